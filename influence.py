@@ -1,0 +1,169 @@
+"""How useful is a question? The cosine between the dev set's gradient and the direction AdamW would move the solver in if it trained on the question.
+
+    g_dev = gradient of  sum over kept dev rows and tokens of -A w logp / (N_dev Tbar_dev)
+    g_q   = gradient of  sum over the m rows of q and their tokens of -A w logp / (m Tbar_gen)
+    v'    = beta2 v + (1 - beta2) g_q^2,    t = k + 1
+    Gamma = g_q / ( sqrt( v' / (1 - beta2^t) ) + eps )
+    s_hat = <g_dev, Gamma> / ( |g_dev| |Gamma| )
+
+    code       symbol      shape            meaning
+    answers                (Q, m)           rollouts of the solver, on generated or on dev questions
+    A_sol      A_sol       (Q, m)           correctness advantages; a row of zeros is a group whose rewards are all equal: it has no gradient
+    g_dev      g_dev       like params      list of tensors; None when every dev group is all right or all wrong
+    v, k       v, k        like params, ()  the second moment and the step count of the solver's AdamW: read here, never changed
+    s_hat      s_hat       (Q,)             the generator's reward
+
+Both gradients are gradients of losses, so the signs cancel: s_hat > 0 says that a solver step on this question also lowers the dev loss.
+
+s_hat is not invariant to the scale of g_q: v' holds g_q^2 beside the history, so a question with a large gradient rescales itself more. With no history
+(the first iteration: v = 0, t = 1) Gamma is about sign(g_q). Losing v on resume would silently change the reward, so it is always in the checkpoint.
+
+How it is computed: a hook on every parameter fires when the question's gradient for that tensor is complete, forms Gamma, adds its part of the dot
+product and of the norm, and drops the gradient. No gradient of the whole model exists at any time. Memory: g_dev, plus the largest tensor a few times.
+
+Departs from the released code: no question's gradient is ever written out; the result is that of the plain way (tests/test_influence.py).
+No first moment, learning rate or weight decay in Gamma: those are common to all questions, or only scale it.
+"""
+import contextlib
+
+import torch
+from tqdm import tqdm
+
+import ranks
+from policy import batch_loss, mean_length, micro_batches
+
+
+def Gamma(g, v, k, beta2=0.999, eps=1e-8):
+    """Gradient g, AdamW's second moment v and step count k -> the direction AdamW would move in, same shape; v is not changed.
+
+    >>> Gamma(torch.tensor([2., -4.]), torch.tensor([4., 9.]), 6, beta2=0.9, eps=0.2)       # warm
+    tensor([ 0.6736, -0.8865])
+    >>> Gamma(torch.tensor([2., -3.]), torch.zeros(2), 0)                                   # cold: the sign
+    tensor([ 1., -1.])
+    """
+    v_new = torch.addcmul(beta2 * v, g, g, value=1 - beta2)
+    return g / v_new.div_(1 - beta2 ** (k + 1)).sqrt_().add_(eps)           # in place on v_new, which is ours
+
+
+def second_moment(optimizer, p):
+    """(v, k) of one parameter; zeros before AdamW's first step."""
+    state = optimizer.state.get(p)
+    if not state:
+        return torch.zeros_like(p), 0
+    return state["exp_avg_sq"], int(state["step"])
+
+
+@contextlib.contextmanager
+def borrowed_gradients(params):
+    """Lend the .grad slots of `params`, empty; give back what was in them."""
+    before = [p.grad for p in params]
+    for p in params:
+        p.grad = None
+    try:
+        yield
+    finally:
+        for p, grad in zip(params, before):
+            p.grad = grad
+
+
+def has_gradient(A):
+    """(Q, m) advantages -> (Q,) booleans: which groups have a gradient at all."""
+    return (A != 0).any(dim=1)
+
+
+def dev_gradient(solver, answers, A_sol, cfg):
+    """(M, m) answers to the dev questions -> g_dev as a list of tensors in the order of solver.params, or None if no group is mixed.
+
+    One accumulation over all kept groups: unclipped, not preconditioned.
+    """
+    kept = [(q, answers[q]) for q in has_gradient(A_sol).nonzero()[:, 0].tolist()]
+    if not kept:
+        return None
+    denominator = sum(len(group) for _, group in kept) * mean_length([group for _, group in kept])          # N_dev Tbar_dev
+    with borrowed_gradients(solver.params):
+        for rows in tqdm(micro_batches(solver, ranks.share(kept), cfg), desc="g_dev", unit="batch", leave=False, disable=not ranks.is_main()):
+            loss, _ = batch_loss(solver, rows, A_sol, denominator, cfg)
+            loss.backward()
+        ranks.sum_gradients(solver.params)
+        return [torch.zeros_like(p) if p.grad is None else p.grad for p in solver.params]
+
+
+def dev_ema(average, g_dev, decay):
+    """Running mean of g_dev over iterations, if asked for: first value g, then decay m + (1 - decay) g. Off (decay 0) in the paper's recipes."""
+    if g_dev is None or average is None or not decay:
+        return g_dev if g_dev is not None else average if decay else None
+    return [decay * a + (1 - decay) * g for a, g in zip(average, g_dev)]
+
+
+class Streaming:
+    """Dot product and norm of one question's direction, collected tensor by tensor while its backward pass runs.
+
+    arm(): the next backward pass is the question's last one, so each gradient is final when its hook fires. Before that, gradients just accumulate.
+    """
+
+    def __init__(self, solver, g_dev, preconditioned, cfg):
+        self.solver, self.preconditioned, self.cfg = solver, preconditioned, cfg
+        self.g_dev = {p: g for p, g in zip(solver.params, g_dev)}
+        self.history = {p: second_moment(solver.optimizer, p) for p in solver.params} if preconditioned else {}
+        self.handles = [p.register_post_accumulate_grad_hook(self.take) for p in solver.params]
+        self.armed, self.dots, self.squares = False, [], []
+
+    def arm(self):
+        self.armed = True
+
+    @torch.no_grad()
+    def take(self, p):
+        if not self.armed:
+            return
+        direction = p.grad
+        if self.preconditioned:
+            direction = Gamma(p.grad, *self.history[p], self.cfg.beta2, self.cfg.adam_eps)
+        direction = direction.flatten()
+        self.dots.append(torch.dot(self.g_dev[p].flatten(), direction))
+        self.squares.append(torch.dot(direction, direction))
+        p.grad = None
+
+    def finish(self):
+        """-> (<g_dev, direction>, |direction|) of the question, ready for the next one."""
+        for p in self.solver.params:
+            if p.grad is not None:                                          # touched by an earlier pass of the question but not by its last
+                self.take(p)
+        dot, norm = torch.stack(self.dots).sum(), torch.stack(self.squares).sum().sqrt()
+        self.armed, self.dots, self.squares = False, [], []
+        return dot, norm
+
+    def close(self):
+        for handle in self.handles:
+            handle.remove()
+
+
+def influence_scores(solver, answers, A_sol, g_dev, cfg):
+    """(Q, m) answers to the generated questions -> (Q,) s_hat. Zero where a group is all equal; all zero without a g_dev.
+
+    cfg.similarity: preconditioned_cosine (the method), cosine (raw g_q), preconditioned_dot, dot. Weights, gradients, optimizer and random state are left
+    bit for bit as they were. Each rank scores its own questions. A question is never batched with another: its gradient must stay its own.
+    """
+    s_hat = torch.zeros(len(answers))
+    kept = has_gradient(A_sol).nonzero()[:, 0].tolist()
+    if g_dev is None or not kept:
+        return s_hat
+    Tbar = mean_length([answers[q] for q in kept])
+    norm_dev = torch.stack([g.square().sum() for g in g_dev]).sum().sqrt().clamp(min=1e-12)
+    scores = []
+    stream = Streaming(solver, g_dev, cfg.similarity.startswith("preconditioned"), cfg)
+    try:
+        with borrowed_gradients(solver.params):
+            for q in tqdm(ranks.share(kept), desc="influence", unit="question", leave=False, disable=not ranks.is_main()):
+                passes = micro_batches(solver, [(q, answers[q])], cfg)
+                for i, rows in enumerate(passes):
+                    loss, _ = batch_loss(solver, rows, A_sol, len(answers[q]) * Tbar, cfg)
+                    if i == len(passes) - 1:
+                        stream.arm()
+                    loss.backward()
+                dot, norm = stream.finish()
+                scores.append(dot / (norm_dev * norm.clamp(min=1e-12)) if cfg.similarity.endswith("cosine") else dot)
+    finally:
+        stream.close()
+    scores = ranks.gather([float(s) for s in scores], len(kept))
+    s_hat[kept] = torch.tensor(scores)
+    return s_hat

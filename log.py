@@ -1,0 +1,239 @@
+"""What a run says: one dense line per iteration, example questions now and then, metrics.jsonl and questions.jsonl.
+
+metrics.jsonl has one line per iteration t = 1..T. dev_accuracy and everything about questions describe the models before the updates of iteration t,
+test_accuracy the solver after them. The README's glossary explains every key. A number that does not exist (no valid question, nothing evaluated) is null.
+
+Departs from the usual: no averages over time. Each number is a mean over its own iteration.
+"""
+import json
+import os
+import resource
+import sys
+import time
+from collections import Counter
+from contextlib import contextmanager
+
+import torch
+from tqdm import tqdm
+
+import checkpoint
+import ranks
+import toy
+from dugrpo import flat
+
+STAGES = ("dev", "write", "answer", "influence", "update_generator", "update_solver", "evaluate", "checkpoint")
+
+
+class Clock:
+    """Seconds per stage of one iteration: with clock("dev"): ..."""
+
+    def __init__(self):
+        self.seconds, self.started = dict.fromkeys(STAGES, 0.0), time.time()
+
+    @contextmanager
+    def __call__(self, stage):
+        before = time.time()
+        yield
+        self.seconds[stage] += time.time() - before
+
+    def total(self):
+        return time.time() - self.started
+
+
+def mean(values):
+    """Mean of a list, or None of an empty one."""
+    values = list(values)
+    return sum(values) / len(values) if values else None
+
+
+def peak_memory_mb():
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2 ** 20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2 ** 20 if sys.platform == "darwin" else 2 ** 10)
+
+
+def short(x, form="{:.2f}"):
+    return "-" if x is None else form.format(x)
+
+
+class Log:
+    """The run folder's text files and the terminal. Only the main rank writes and speaks."""
+
+    def __init__(self, cfg):
+        self.cfg, self.main = cfg, ranks.is_main()
+        self.anchor_accuracy, self.last, self.started, self.save_seconds = None, None, time.time(), 0.0
+        self.paths = [os.path.join(cfg.run, name) for name in ("metrics.jsonl", "questions.jsonl")]
+        if self.main:
+            os.makedirs(cfg.run, exist_ok=True)
+            cfg.save(os.path.join(cfg.run, "config.json"))
+            print(cfg, flush=True)
+
+    def say(self, text):
+        if self.main:
+            tqdm.write(text)
+            sys.stdout.flush()
+
+    def append(self, path, rows):
+        if self.main:
+            with open(path, "a", encoding="utf-8") as f:
+                f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                f.flush()
+                os.fsync(f.fileno())
+
+    # ---------------------------------------------------------------- resuming
+
+    def state(self):
+        return {"sizes": {os.path.basename(path): os.path.getsize(path) if os.path.exists(path) else 0 for path in self.paths},
+                "anchor": self.anchor_accuracy}
+
+    def restore(self, state):
+        """Cut the logs back to a checkpoint's sizes; to nothing without a checkpoint."""
+        if self.main:
+            for path in self.paths:
+                checkpoint.cut(path, state["sizes"][os.path.basename(path)] if state else 0)
+        if state:
+            self.anchor_accuracy = state["anchor"]
+            self.say(f"resumed after iteration {state['iteration']}")
+
+    # ---------------------------------------------------------------- speaking
+
+    def anchor(self, test):
+        if test:
+            self.anchor_accuracy = [test["accuracy"], test["standard_error"]]
+            self.say(f"anchor: {percent(self.anchor_accuracy)} of the test questions right before training")
+
+    def iteration(self, t, clock, drafts, slots, dev_answers, r_dev, answers, r, A_sol, s_hat, g_dev, A_gen, generator_step, solver_step, test, verifier, skipped):
+        """Write the iteration's lines and print its summary. Shapes as in train.py."""
+        valid = [drafts[d][j] for d, j in slots]
+        everything = [draft for row in drafts for draft in row]
+        rollouts = {"dev": flatten(dev_answers), "draft": [draft.rollout for draft in everything], "answer": flatten(answers)}
+        mixed = ~flat(r.nan_to_num(0.0)) if len(r) else torch.zeros(0, dtype=torch.bool)
+        invalid_paid = [float(A_gen[d, j]) > 0 for d, row in enumerate(drafts) for j, draft in enumerate(row) if draft.question is None]
+        steps = [step for step in (generator_step, solver_step) if step]
+        line = {
+            "iteration": t,
+            "dev_accuracy": float(r_dev.nanmean()),
+            "test_accuracy": test["accuracy"] if test else None,
+            "test_standard_error": test["standard_error"] if test else None,
+            "test_accuracy_anchor": self.anchor_accuracy[0] if self.anchor_accuracy else None,
+            "valid_share": len(valid) / len(everything),
+            "solved_share": float(r.nanmean()) if len(r) else None,
+            "mixed_share": float(mixed.float().mean()) if len(r) else None,
+            "dev_mixed_share": float((~flat(r_dev.nan_to_num(0.0))).float().mean()),
+            "s_hat_mean": float(s_hat.mean()) if s_hat is not None and len(s_hat) else None,
+            "s_hat_std": float(s_hat.std()) if s_hat is not None and len(s_hat) > 1 else None,
+            "s_hat_positive_share": float((s_hat > 0).float().mean()) if s_hat is not None and len(s_hat) else None,
+            "g_dev_norm": float(torch.stack([g.square().sum() for g in g_dev]).sum().sqrt()) if g_dev is not None else None,
+            "invalid_paid_share": mean(invalid_paid) if s_hat is not None else None,
+            "invalid_reasons": dict(Counter(draft.reason for draft in everything if draft.question is None)),
+            "generator_grad_norm": generator_step["grad_norm"] if generator_step else None,
+            "solver_grad_norm": solver_step["grad_norm"] if solver_step else None,
+            **{f"{name}_tokens_mean": mean(len(x.response) for x in xs) for name, xs in rollouts.items()},
+            **{f"{name}_cut_share": mean(not x.finished for x in xs) for name, xs in rollouts.items()},
+            **{f"{name}_entropy": mean(-lp for x in xs for lp in x.logp) for name, xs in rollouts.items()},
+            "verifier_timeouts": verifier.timeouts, "verifier_crashes": verifier.crashes, "skipped_steps": skipped,
+            "tokens_sampled": sum(len(x.response) for xs in rollouts.values() for x in xs) + (test["tokens"] if test else 0),
+            "tokens_trained": sum(step["tokens"] for step in steps),
+        }
+        if self.cfg.preset == "toy":
+            line |= toy.truth(everything)                                   # for the reader; nothing trains on it
+        line |= {"seconds": {name: round(x, 3) for name, x in clock.seconds.items()} | {"checkpoint": round(self.save_seconds, 3)},
+                 "peak_memory_mb": round(peak_memory_mb(), 1)}
+        rows = question_rows(t, drafts, slots, r, s_hat, A_gen)
+        self.append(self.paths[1], rows)
+        self.append(self.paths[0], [line])
+        self.last = line
+        self.say(self.summary(line, clock))
+        for warning in warnings(line, g_dev, self.cfg):
+            self.say(f"    note: {warning}")
+        if self.cfg.show_every and t % self.cfg.show_every == 0 and s_hat is not None:
+            self.examples(rows, drafts)
+
+    def summary(self, x, clock):
+        """One line that a tired person can read."""
+        left = (time.time() - self.started) / max(1, x["iteration"] - self.first(x)) * (self.cfg.iterations - x["iteration"])
+        toy_part = f"  keys {short(x['key_accuracy'])}  target {short(x['target_share'])}" if "key_accuracy" in x else ""
+        test_part = f"  test {x['test_accuracy']:.3f}" if x["test_accuracy"] is not None else ""
+        return (f"{x['iteration']:4d}/{self.cfg.iterations}  dev {x['dev_accuracy']:.3f}{test_part}  valid {short(x['valid_share'])}  solved {short(x['solved_share'])}  "
+                f"mixed {short(x['mixed_share'])}  s_hat {short(x['s_hat_mean'], '{:+.3f}')} (std {short(x['s_hat_std'], '{:.3f}')}){toy_part}  "
+                f"grad {short(x['generator_grad_norm'])} {short(x['solver_grad_norm'])}  {clock.total():.1f} s  (left {duration(left)})")
+
+    def first(self, x):
+        """The iteration before the first one of this process: what the ETA counts from."""
+        self.before = getattr(self, "before", x["iteration"] - 1)
+        return self.before
+
+    def examples(self, rows, drafts):
+        """The question influence liked most and the one it liked least, among those it could tell apart."""
+        scored = sorted((row for row in rows if row["status"] == "valid" and row["s_hat"]), key=lambda row: row["s_hat"])
+        for word, row in (("most", scored[-1:]), ("least", scored[:1])):
+            for x in row:
+                document = drafts[x["slot"][0]][x["slot"][1]].document.content
+                self.say(f"    liked {word}, s_hat {x['s_hat']:+.3f}, solved {x['solved']:.2f}: {clip(x['question'])}  options {' | '.join(clip(c, 40) for c in x['choices'])}"
+                         f"  key {clip(x['answer'], 40)}\n        from {x['doc_id']}: {clip(document, 200)}")
+
+    def finish(self, policies):
+        """Save both roles as plain Hugging Face folders and say where things are."""
+        if self.main:
+            for role, policy in policies.items():
+                folder = os.path.join(self.cfg.run, role)
+                policy.model.save_pretrained(folder)
+                policy.tokenizer.save_pretrained(folder)
+            x, run = self.last or {}, self.cfg.run
+            if self.anchor_accuracy and x.get("test_accuracy") is not None:
+                self.say(f"\ntest accuracy: {percent(self.anchor_accuracy)} before, {percent([x['test_accuracy'], x['test_standard_error']])} after {x['iteration']} iterations")
+            self.say(f"\n{run}/solver and {run}/generator load with from_pretrained; {run}/metrics.jsonl has a line per iteration, {run}/questions.jsonl every draft.\n"
+                     f"Next: python evaluate.py {run}/solver --questions FILE; the same run with --reward fixed for comparison;\n"
+                     f"or more of this one: python train.py --resume {run} --iterations {self.cfg.iterations * 2}")
+        ranks.barrier()
+
+
+def question_rows(t, drafts, slots, r, s_hat, A_gen):
+    """Every draft of the iteration as a line of questions.jsonl."""
+    number = {slot: q for q, slot in enumerate(slots)}
+    rows = []
+    for d, row in enumerate(drafts):
+        for j, draft in enumerate(row):
+            q, question = number.get((d, j)), draft.question
+            rows.append({"iteration": t, "slot": [d, j], "doc_id": draft.document.doc_id,
+                         "question": question.question_text if question else None, "choices": question.choices if question else None,
+                         "answer": question.ground_truth if question else None, "status": "valid" if question else draft.reason,
+                         "text": None if question else draft.rollout.text[:1000],
+                         "solved": float(r[q].nanmean()) if q is not None else None,
+                         "s_hat": float(s_hat[q]) if q is not None and s_hat is not None else None, "A_gen": float(A_gen[d, j])})
+    return rows
+
+
+def warnings(x, g_dev, cfg):
+    """One sentence for each thing that is off, with what to try."""
+    if x["valid_share"] == 0:
+        yield ("no draft was a valid question, so nothing was trained; look at `text` in questions.jsonl. A small model needs warmup.py first; "
+               "answers cut at max_response_tokens need more of them.")
+    elif x["valid_share"] < 0.1:
+        yield f"almost no draft was valid ({x['valid_share']:.0%}; reasons {x['invalid_reasons']}); a small model needs warmup.py first."
+    if cfg.reward != "fixed" and g_dev is None:
+        yield ("no g_dev: every dev question was answered all right or all wrong, so all scores are 0 and the generator did not move; "
+               "more answers_per_question or a dev set the solver sometimes solves would help.")
+    if x["mixed_share"] == 0:
+        yield "every generated question was all right or all wrong, so the solver did not move; more answers_per_question may help."
+    if x["answer_cut_share"] and x["answer_cut_share"] > 0.2:
+        yield f"{x['answer_cut_share']:.0%} of the answers were cut at {cfg.max_response_tokens} tokens; raise max_response_tokens."
+    if x["verifier_timeouts"]:
+        yield f"{x['verifier_timeouts']} answer checks have timed out so far; their questions are left out of the update."
+
+
+def flatten(groups):
+    return [rollout for group in groups for rollout in group]
+
+
+def clip(text, width=160):
+    text = " ".join(text.split())
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def duration(seconds):
+    return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
+
+
+def percent(accuracy):
+    return f"{100 * accuracy[0]:.1f} %" + (f" (+- {100 * accuracy[1]:.1f})" if accuracy[1] is not None else "")

@@ -1,0 +1,467 @@
+"""What both roles share: a model with its AdamW, sampling, token log-probs over packed rows, the one loss, and the update.
+
+g_dev, g_q, the solver update and the generator update are the same loss on different rollouts; they differ in the rows, the advantages and the
+constant they divide by:
+
+    l(token) = max(-A rho, -A clip(rho, 1-c, 1+c)),   and where A < 0 at most -3 A          rho = exp(logp - logp_old)
+    w(token) = min(exp(logp_old - logp_sampler), 2)                                         how far the sampler was from the trainer
+    loss     = sum over tokens of l w / denominator                                         update: B Tbar;  g_dev: N_dev Tbar_dev;  g_q: m Tbar_gen
+
+    code          symbol    shape      meaning
+    groups                  (G, m)     lists of rollouts; the m of a group answer the same prompt
+    A             A         (G, m)     advantages, one per rollout
+    logp          log pi    (tokens,)  at the temperature sampled with
+    Tbar          T bar                mean response length of the whole update batch, in tokens
+    B             B                    nominal mini-batch size in rows; a short last mini-batch is still divided by B
+
+A row is a prompt and several of its answers: position ids restart after the prompt, and a mask lets each answer see the prompt and itself. The numbers
+are those of one row per answer, for a third of the tokens. Micro-batches, packing, padding and ranks change no gradient (tests/test_policy.py).
+
+Departs from the released code: rows are packed, not padded; mini-batches keep the order of the batch, there is no shuffle; the last token of an answer is
+never fed to the model, since nothing is predicted from it. No KL term, no entropy term, no value network, one epoch: the paper has none.
+"""
+import contextlib
+import copy
+import hashlib
+import math
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy, pad
+from torch.utils.checkpoint import checkpoint
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+
+import ranks
+from data import InputError, Rollout
+
+
+# ---------------------------------------------------------------- model and tokenizer
+
+def load_model(path, device="cpu", random_init=False):
+    """A model folder or hub id -> (model in fp32, tokenizer). Weights are read from safetensors only: a pickle can run code."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, use_safetensors=True, attn_implementation="sdpa")
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"--model {path}: cannot be loaded as a Hugging Face model folder or hub id ({str(error).splitlines()[0]})")
+    model.eval().to(device)                                                 # eval: dropout would make logp differ from the sampler's
+    return model, tokenizer
+
+
+def chat_text(tokenizer, text):
+    """A user message -> the text the model continues: its own chat template, or a plain frame where a base tokenizer has none."""
+    if tokenizer.chat_template:
+        return tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True)
+    return f"{text}\n\nAnswer:\n"
+
+
+def chat_ids(tokenizer, text):
+    """A user message -> prompt token ids. The template writes its own special tokens; only the plain frame lets the tokenizer add them."""
+    return tokenizer(chat_text(tokenizer, text), add_special_tokens=not tokenizer.chat_template).input_ids
+
+
+def chat_stop_ids(tokenizer):
+    """The tokens that end a response, first the one that ends a turn in the chat template. Qwen3-Base names <|endoftext|> as EOS but its template
+    ends turns with <|im_end|>: a sampler that knows only one of them runs on to the length limit."""
+    stops = [tokenizer.eos_token_id]
+    if tokenizer.chat_template:
+        marker = "INFUSER"
+        turn = tokenizer.apply_chat_template([{"role": "user", "content": "x"}, {"role": "assistant", "content": marker}], tokenize=False)
+        after = tokenizer(turn[turn.rindex(marker) + len(marker):], add_special_tokens=False).input_ids
+        stops = [i for i in after if i in tokenizer.all_special_ids][:1] + stops
+    return list(dict.fromkeys(i for i in stops if i is not None))
+
+
+def device_of(cfg):
+    """cpu, or this rank's GPU."""
+    if cfg.device == "cpu" or (cfg.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+class Policy:
+    """One role: a model, its tokenizer and its own AdamW.
+
+    model       any causal LM of transformers with rotary positions; all parameters train, in fp32
+    params      the trainable parameters, tied ones once
+    skipped     updates not taken because the gradient norm was not finite
+    """
+
+    def __init__(self, role, path, lr, cfg):
+        self.role, self.lr = role, lr
+        self.device = device_of(cfg)
+        self.model, self.tokenizer = load_model(path, self.device)
+        if cfg.grad_checkpoint:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.bf16 = cfg.dtype == "bf16" or (cfg.dtype == "auto" and self.device.type == "cuda")
+        self.params = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.params, lr=lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, weight_decay=cfg.weight_decay)
+        self.stop_ids = chat_stop_ids(self.tokenizer)
+        extra = self.model.generation_config.eos_token_id
+        self.stop_ids += [i for i in (extra if isinstance(extra, list) else [extra]) if i is not None and i not in self.stop_ids]
+        self.skipped = 0
+        self.check_head()
+
+    def autocast(self):
+        """fp32 master weights, bf16 arithmetic where asked for; plain fp32 otherwise."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def sampling_model(self):
+        """The model to sample from: itself, or a bf16 copy made once per stage (casting the master weights at every token would cost more)."""
+        if not self.bf16:
+            yield self.model
+        else:
+            model = copy.deepcopy(self.model).to(torch.bfloat16)
+            yield model
+            del model
+
+    @torch.no_grad()
+    def check_head(self):
+        """Log-probs apply the head to chosen positions themselves; a model that scales or caps its logits would silently differ, so try it once."""
+        ids = torch.tensor([[self.stop_ids[0], 0, 1, 2]], device=self.device)
+        hidden = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        ours, theirs = self.model.get_output_embeddings()(hidden), self.model(ids, use_cache=False).logits
+        if not torch.allclose(ours, theirs, atol=1e-3):
+            raise InputError(f"--model {self.model.config.model_type}: its logits are not its output embedding of its last hidden state; not supported")
+
+    def prompt_ids(self, text):
+        return chat_ids(self.tokenizer, text)
+
+
+# ---------------------------------------------------------------- random numbers that belong to rows
+
+def row_key(*words):
+    """(seed, iteration, role, stage, row) -> a 64-bit key. Nothing else feeds the sampler, so batch, rank and resume cannot change what a row draws."""
+    return int.from_bytes(hashlib.blake2b(repr(words).encode(), digest_size=8).digest(), "little")
+
+
+def uniforms(keys, t):
+    """(R,) uint64 keys and (R,) token numbers -> (R,) numbers in [0, 1): splitmix64, a counter-based generator without any state."""
+    with np.errstate(over="ignore"):
+        z = keys + (t.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return (z >> np.uint64(11)).astype(np.float64) * 2.0 ** -53
+
+
+# ---------------------------------------------------------------- sampling
+
+def choose(logits, u, temperature, top_p, top_k):
+    """(R, V) logits, (R,) uniforms -> (R,) tokens, (R,) log-probs at the temperature. Temperature 0 is greedy, with log-probs at temperature 1.
+
+    Inverse of the cumulative distribution. The log-prob is the untruncated one: top_p and top_k are for evaluation, where nothing trains on it.
+    """
+    if temperature == 0:
+        logp = torch.log_softmax(logits.float(), dim=-1)
+        token = logp.argmax(dim=-1)
+        return token, logp.gather(1, token[:, None])[:, 0]
+    logp = torch.log_softmax(logits.float() / temperature, dim=-1)          # (R, V)
+    p = logp.exp()
+    if top_k or top_p < 1:
+        p_sorted, order = p.sort(dim=-1, descending=True)
+        before = p_sorted.cumsum(dim=-1) - p_sorted                         # mass of the more likely tokens
+        if top_k:
+            p_sorted[:, top_k:] = 0
+        p_sorted[before >= top_p] = 0
+        p = torch.zeros_like(p).scatter_(1, order, p_sorted)
+    mass = p.cumsum(dim=-1)
+    token = torch.searchsorted(mass, u.to(mass.dtype)[:, None] * mass[:, -1:], right=True)[:, 0]
+    last = p.shape[1] - 1 - (p.flip(1) > 0).int().argmax(dim=1)             # rounding must not pick a token of probability 0
+    token = torch.minimum(token, last)
+    return token, logp.gather(1, token[:, None])[:, 0]
+
+
+def masks_for(model, allowed, q_pos, k_pos):
+    """(B, 1, q, k) booleans -> what `attention_mask` takes. Models with sliding layers (OLMo-3) get one mask per kind of layer.
+
+    q_pos (B, q), k_pos (B, k): positions. A window counts positions, not columns: in a packed row the second answer stands behind the first.
+    """
+    config = model.config.get_text_config()
+    if "sliding_attention" not in (getattr(config, "layer_types", None) or []):
+        return allowed
+    near = (q_pos[:, None, :, None] - k_pos[:, None, None, :]) < config.sliding_window
+    return {"full_attention": allowed, "sliding_attention": allowed & near}
+
+
+class Batch:
+    """The rows being sampled: a key-value cache, left-padded, with what is known of each row. Rows leave when finished and join from the queue."""
+
+    def __init__(self, model, device):
+        self.model, self.device = model, device
+        self.cache = DynamicCache()
+        self.seen = torch.zeros(0, 0, dtype=torch.bool, device=device)      # (R, L) which columns of the cache hold a token of the row
+        self.length = torch.zeros(0, dtype=torch.long, device=device)       # (R,) tokens so far = position of the next one
+        self.hidden = None                                                  # (R, H) last hidden state, from which the next token is drawn
+        self.rows = []                                                      # (R,) which (prompt, answer) each row is
+
+    def join(self, prompts, n, rows):
+        """Prefill prompts, one forward for all, and add n rows for each to the batch."""
+        longest = max(len(p) for p in prompts)
+        ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts], device=self.device)                  # (P, L)
+        seen = torch.tensor([[False] * (longest - len(p)) + [True] * len(p) for p in prompts], device=self.device)
+        positions = (seen.cumsum(1) - 1).clamp(min=0)
+        causal = torch.ones(longest, longest, dtype=torch.bool, device=self.device).tril()
+        allowed = causal & seen[:, None, None, :] | torch.eye(longest, dtype=torch.bool, device=self.device)     # padding sees itself: no NaN
+        cache = DynamicCache()
+        hidden = self.model.base_model(input_ids=ids, attention_mask=masks_for(self.model, allowed, positions, positions),
+                                       position_ids=positions, past_key_values=cache, use_cache=True).last_hidden_state[:, -1]
+        cache.batch_repeat_interleave(n)
+        seen, hidden = seen.repeat_interleave(n, 0), hidden.repeat_interleave(n, 0)
+        length = torch.tensor([len(p) for p in prompts], device=self.device).repeat_interleave(n)
+        if self.rows:                                                       # both caches padded on the left to the longer one
+            new, old = cache.layers[0].keys.shape[2], self.seen.shape[1]
+            for mine, theirs in zip(self.cache.layers, cache.layers):
+                mine.keys = torch.cat([pad(mine.keys, (0, 0, max(0, new - old), 0)), pad(theirs.keys, (0, 0, max(0, old - new), 0))])
+                mine.values = torch.cat([pad(mine.values, (0, 0, max(0, new - old), 0)), pad(theirs.values, (0, 0, max(0, old - new), 0))])
+            self.seen = torch.cat([pad(self.seen, (max(0, new - old), 0)), pad(seen, (max(0, old - new), 0))])
+            self.length, self.hidden = torch.cat([self.length, length]), torch.cat([self.hidden, hidden])
+        else:
+            self.cache, self.seen, self.length, self.hidden = cache, seen, length, hidden
+        self.rows = self.rows + rows
+
+    def keep(self, index):
+        """Drop all rows but those of `index` (a list), and the columns that none of them uses."""
+        self.rows = [self.rows[i] for i in index]
+        if not index:
+            self.cache = DynamicCache()
+            return
+        index = torch.tensor(index, device=self.device)
+        self.seen, self.length, self.hidden = self.seen[index], self.length[index], self.hidden[index]
+        first = int(self.seen.any(0).int().argmax())
+        self.seen = self.seen[:, first:]
+        for layer in self.cache.layers:
+            layer.keys, layer.values = layer.keys[index, :, first:], layer.values[index, :, first:]
+
+    def step(self, tokens):
+        """Feed one token to every row."""
+        self.seen = pad(self.seen, (0, 1), value=True)
+        k_pos = (self.seen.cumsum(1) - 1).clamp(min=0)
+        masks = masks_for(self.model, self.seen[:, None, None, :], self.length[:, None], k_pos)
+        self.hidden = self.model.base_model(input_ids=tokens[:, None], attention_mask=masks, position_ids=self.length[:, None],
+                                            past_key_values=self.cache, use_cache=True).last_hidden_state[:, -1]
+        self.length = self.length + 1
+
+
+@torch.no_grad()
+def sample(policy, prompts, n, key, cfg, temperature=None, top_p=None, top_k=None, what="sample"):
+    """P prompts (token ids) -> (P, n) rollouts, each prompt read once.
+
+    key: words that make the draws unique, e.g. (seed, iteration, role, stage); the row number is added here. The batch is kept at cfg.rows_at_once rows:
+    finished rows leave it and its cache, waiting prompts are prefilled and join. Prompts are taken longest first, which keeps the padding short.
+    A response ends with a stop token (kept: EOS is trained) or at cfg.max_response_tokens (finished=False).
+    """
+    temperature = cfg.temperature if temperature is None else temperature
+    top_p, top_k = cfg.top_p if top_p is None else top_p, cfg.top_k if top_k is None else top_k
+    mine = ranks.share(list(range(len(prompts))))
+    queue = sorted(mine, key=lambda i: -len(prompts[i]))
+    tokens = {(i, j): [] for i in mine for j in range(n)}
+    logps = {row: [] for row in tokens}
+    keys = {(i, j): row_key(*key, i * n + j) for i, j in tokens}
+    stops = set(policy.stop_ids)
+    with policy.sampling_model() as model, tqdm(total=len(tokens), desc=what, unit="row", leave=False, disable=not ranks.is_main()) as bar:
+        head, batch = model.get_output_embeddings(), Batch(model, policy.device)
+        while queue or batch.rows:
+            room = (cfg.rows_at_once - len(batch.rows)) // n
+            if queue and (not batch.rows or room * n * 4 >= cfg.rows_at_once):              # refill a quarter at a time, not row by row
+                taken, queue = queue[:max(1, room)], queue[max(1, room):]
+                batch.join([prompts[i] for i in taken], n, [(i, j) for i in taken for j in range(n)])
+            t = np.array([len(tokens[row]) for row in batch.rows])
+            u = torch.from_numpy(uniforms(np.array([keys[row] for row in batch.rows], dtype=np.uint64), t)).to(policy.device)
+            token, logp = choose(head(batch.hidden), u, temperature, top_p, top_k)          # (R,)
+            going = []
+            for r, (row, a, lp) in enumerate(zip(batch.rows, token.tolist(), logp.tolist())):
+                tokens[row].append(a)
+                logps[row].append(lp)
+                if a not in stops and len(tokens[row]) < cfg.max_response_tokens:
+                    going.append(r)
+            if len(going) < len(batch.rows):
+                bar.update(len(batch.rows) - len(going))
+                token = token[going]
+                batch.keep(going)
+            if going:
+                batch.step(token)
+    texts = policy.tokenizer.batch_decode(list(tokens.values()), skip_special_tokens=True)
+    done = {row: Rollout(prompts[row[0]], tokens[row], logps[row], tokens[row][-1] in stops, text) for row, text in zip(tokens, texts)}
+    return ranks.gather([[done[i, j] for j in range(n)] for i in mine], len(prompts))
+
+
+# ---------------------------------------------------------------- packed rows
+
+@dataclass
+class Row:
+    """A prompt and some of its answers, ready for one forward pass. Every list but the last two has one entry per input token."""
+    ids: list
+    positions: list         # restart after the prompt for every answer
+    segments: list          # 0 for the prompt, 1, 2, ... for the answers
+    sources: list           # where each response token is predicted from (an index into ids)
+    answers: list           # (flat index g * m + i, response) of the answers inside
+
+
+def answers_per_row(policy, group, limit):
+    """How many answers should share one reading of the prompt: the number with the fewest FLOPs.
+
+    A row of L tokens costs about 2 P_layers L + 4 W L^2 (P_layers weights in the layers; W = layers x heads x head size). Packing saves prompt tokens and
+    pays for attention between answers that the mask then throws away, so long answers to a short prompt go one to a row.
+    """
+    config = policy.model.config.get_text_config()
+    width = config.num_hidden_layers * config.num_attention_heads * (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+    weights = sum(p.numel() for p in policy.params) - config.vocab_size * config.hidden_size
+    prompt, lengths = len(group[0].prompt), [len(rollout.response) for rollout in group]
+
+    def flops(k):
+        rows = [prompt + sum(lengths[i:i + k]) for i in range(0, len(lengths), k)]
+        return sum(2 * weights * L + 4 * width * L * L for L in rows) if k == 1 or max(rows) <= limit else math.inf
+    return min(range(1, len(group) + 1), key=flops)
+
+
+def pack(group, g, k):
+    """One group -> its rows of at most k answers. The last token of a response is a target only: nothing is predicted from it."""
+    rows = []
+    for start in range(0, len(group), k):
+        prompt = group[0].prompt
+        row = Row(list(prompt), list(range(len(prompt))), [0] * len(prompt), [], [])
+        for i in range(start, min(start + k, len(group))):
+            response = group[i].response
+            base = len(row.ids)
+            row.sources += [len(prompt) - 1] + list(range(base, base + len(response) - 1))
+            row.ids += response[:-1]
+            row.positions += range(len(prompt), len(prompt) + len(response) - 1)
+            row.segments += [i - start + 1] * (len(response) - 1)
+            row.answers.append((g * len(group) + i, group[i]))
+        rows.append(row)
+    return rows
+
+
+def micro_batches(policy, groups, cfg):
+    """Groups -> lists of rows that go through the model together: similar lengths, at most cfg.tokens_at_once padded tokens."""
+    rows = [row for g, group in groups for row in pack(group, g, answers_per_row(policy, group, cfg.tokens_at_once))]
+    rows.sort(key=lambda row: -len(row.ids))
+    batches = []
+    for row in rows:
+        if not batches or (len(batches[-1]) + 1) * len(batches[-1][0].ids) > cfg.tokens_at_once:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
+
+
+def row_logps(policy, rows, temperature, cfg):
+    """B packed rows -> (tokens,) log-probs of all response tokens, row after row, answer after answer."""
+    L = max(len(row.ids) for row in rows)
+    fill = lambda name, value: torch.tensor([getattr(row, name) + [value] * (L - len(row.ids)) for row in rows], device=policy.device)     # (B, L)
+    ids, positions, segments = fill("ids", 0), fill("positions", 0), fill("segments", -1)
+    mine, theirs = segments[:, :, None], segments[:, None, :]
+    allowed = (torch.ones(L, L, dtype=torch.bool, device=policy.device).tril() & ((theirs == 0) | (theirs == mine)))[:, None]              # (B, 1, L, L)
+    with policy.autocast():
+        hidden = policy.model.base_model(input_ids=ids, attention_mask=masks_for(policy.model, allowed, positions, positions),
+                                         position_ids=positions, use_cache=False).last_hidden_state                                       # (B, L, H)
+    sources = torch.tensor([b * L + s for b, row in enumerate(rows) for s in row.sources], device=policy.device)
+    targets = torch.tensor([token for row in rows for _, rollout in row.answers for token in rollout.response], device=policy.device)
+    return head_logps(policy, hidden.flatten(0, 1)[sources], targets, temperature, cfg.logp_chunk)
+
+
+def head_logps(policy, hidden, targets, temperature, chunk):
+    """(tokens, H), (tokens,) -> (tokens,) log-probs. The full logits of a long row over 151,936 words do not fit: a chunk at a time, again in backward."""
+    head = policy.model.get_output_embeddings()
+
+    def logps(h, y):
+        with policy.autocast():
+            logits = head(h)
+        return -cross_entropy(logits.float() / temperature, y, reduction="none")
+    if len(targets) <= chunk:
+        return logps(hidden, targets)
+    return torch.cat([checkpoint(logps, h, y, use_reentrant=False) for h, y in zip(hidden.split(chunk), targets.split(chunk))])
+
+
+# ---------------------------------------------------------------- the loss
+
+def token_loss(logp, logp_old, logp_sampler, A, clip=0.2, dual_clip=3.0, tis_cap=2.0):
+    """Per-token loss l w, not yet aggregated; all arguments have one shape, (tokens,).
+
+    >>> one = torch.zeros(3)
+    >>> token_loss(torch.tensor([0.5, 1.0, 3.5]).log(), one, one, torch.tensor([1.0, 1.0, 1.0]))        # moving on past 1.2 earns nothing
+    tensor([-0.5000, -1.0000, -1.2000])
+    >>> token_loss(torch.tensor([0.5, 1.0, 3.5]).log(), one, one, torch.tensor([-1.0, -1.0, -1.0]))     # 3.5 would be 3.5: the dual clip
+    tensor([0.8000, 1.0000, 3.0000])
+    """
+    rho = (logp - logp_old).clamp(-20, 20).exp()
+    loss = torch.maximum(-A * rho, -A * rho.clamp(1 - clip, 1 + clip))
+    loss = torch.where(A < 0, torch.minimum(loss, -dual_clip * A), loss)
+    w = (logp_old - logp_sampler).detach().clamp(-20, 20).exp().clamp(max=tis_cap)
+    return loss * w
+
+
+def batch_loss(policy, rows, A, denominator, cfg, logp_old=None):
+    """B packed rows -> (scalar loss: sum over their tokens of l w / denominator, number of tokens).
+
+    A: (G, m). logp_old: {flat index: (tokens,)} of rollouts whose old log-probs are not the present ones; None on the first pass, where rho = 1.
+    """
+    logp = row_logps(policy, rows, cfg.temperature, cfg)
+    answers = [answer for row in rows for answer in row.answers]
+    lengths = torch.tensor([len(rollout.response) for _, rollout in answers], device=policy.device)
+    index = torch.tensor([i for i, _ in answers], device=policy.device)
+    A_token = A.to(policy.device).flatten()[index].repeat_interleave(lengths)                       # one advantage per rollout, on each of its tokens
+    sampler = torch.tensor([lp for _, rollout in answers for lp in rollout.logp], device=policy.device)
+    old = logp.detach() if logp_old is None else torch.cat([logp_old[i] for i, _ in answers])
+    loss = token_loss(logp, old, sampler, A_token, cfg.clip, cfg.dual_clip, cfg.tis_cap)
+    return loss.sum() / denominator, len(sampler)
+
+
+def mean_length(groups):
+    """Tbar: mean response length in tokens over all rollouts of the groups."""
+    lengths = [len(rollout.response) for group in groups for rollout in group]
+    return sum(lengths) / len(lengths)
+
+
+# ---------------------------------------------------------------- the update
+
+@torch.no_grad()
+def old_logps(policy, groups, cfg):
+    """{flat index: (tokens,) log-probs at the present weights}, for mini-batches whose turn comes after the weights have moved."""
+    old = {}
+    for rows in micro_batches(policy, groups, cfg):
+        answers = [answer for row in rows for answer in row.answers]
+        parts = row_logps(policy, rows, cfg.temperature, cfg).split([len(rollout.response) for _, rollout in answers])
+        old.update({i: part for (i, _), part in zip(answers, parts)})
+    return old
+
+
+def update(policy, groups, A, cfg, what="update"):
+    """One epoch of mini-batches of whole groups. groups: (G, m) rollouts, A: (G, m). Moves the model. -> {"grad_norm", "tokens", "steps", "rows"}.
+
+    Groups without any advantage (all rewards equal) drop out, of Tbar too. The denominator B Tbar is one constant for the whole call.
+    A non-finite gradient norm skips the step and is counted in policy.skipped.
+    """
+    kept = [(g, group) for g, group in enumerate(groups) if bool((A[g] != 0).any())]
+    if not kept:
+        return {"grad_norm": None, "tokens": 0, "steps": 0, "rows": 0}
+    m = len(groups[0])
+    if cfg.minibatch_rows % m:
+        raise InputError(f"minibatch_rows {cfg.minibatch_rows} does not hold whole groups of {m}")
+    size = cfg.minibatch_rows // m
+    denominator = cfg.minibatch_rows * mean_length([group for _, group in kept])
+    minibatches = [ranks.share(kept[i:i + size]) for i in range(0, len(kept), size)]
+    later = old_logps(policy, [pair for minibatch in minibatches[1:] for pair in minibatch], cfg)       # before the model moves
+    norms, tokens = [], 0
+    with tqdm(total=sum(map(len, minibatches)), desc=what, unit="group", leave=False, disable=not ranks.is_main()) as bar:
+        for i, minibatch in enumerate(minibatches):
+            policy.optimizer.zero_grad(set_to_none=True)
+            for rows in micro_batches(policy, minibatch, cfg):
+                loss, n = batch_loss(policy, rows, A, denominator, cfg, later if i else None)
+                loss.backward()
+                tokens += n
+            ranks.sum_gradients(policy.params)
+            norm = torch.nn.utils.clip_grad_norm_(policy.params, cfg.grad_clip)
+            if bool(torch.isfinite(norm)):
+                policy.optimizer.step()
+                norms.append(float(norm))
+            else:
+                policy.skipped += 1
+            bar.update(len(minibatch))
+    policy.optimizer.zero_grad(set_to_none=True)                            # nothing of a finished update stays in memory
+    tokens = sum(ranks.gather([tokens], ranks.world()))
+    return {"grad_norm": sum(norms) / len(norms) if norms else None, "tokens": tokens, "steps": len(norms), "rows": len(kept) * m}

@@ -1,0 +1,118 @@
+"""pi_theta, the solver: answers a question step by step and ends with its choice in a box.
+
+    questions (Q) --prompt_text--> prompts --sample--> Q x m answers --extract_answer--> letters --rewards--> r (Q, m)
+
+    code      symbol    shape     meaning
+    answers             (Q, m)    rollouts
+    r         r         (Q, m)    1 where the answer is the question's key, else 0; an answer with nothing in a box scores 0 and stays
+
+Multiple choice is checked by letter, free-form answers by math-verify (verify.py). For a generated question the key is the generator's own: the solver
+learns what the generator believes, which is why the generator must be paid for being useful and not for being hard.
+
+Departs from the released code: the prompts are ours; a letter beyond the options is wrong, not an error; a check that timed out is not a 0 but unknown.
+"""
+import re
+from string import ascii_uppercase
+
+import torch
+
+from policy import sample
+
+
+MULTIPLE_CHOICE = """{question}
+
+{options}
+
+Think step by step, then give the letter of the right option in \\boxed{{}}."""
+
+FREE_FORM = """{question}
+
+Think step by step, then give the final answer in \\boxed{{}}."""
+
+
+def answer_questions(solver, questions, m, key, cfg, what="answers", **sampling):
+    """Q questions -> (Q, m) rollouts. key: (seed, iteration, "solver", stage); sampling: temperature, top_p, top_k where they differ from training."""
+    if not questions:
+        return []
+    return sample(solver, [solver.prompt_ids(prompt_text(question)) for question in questions], m, key, cfg, what=what, **sampling)
+
+
+def rewards(questions, answers, verifier):
+    """(Q, m) answers -> (Q, m) r: 1 right, 0 wrong or nothing in a box, nan where the check of a free-form answer timed out or crashed.
+
+    A time-out says nothing about the answer, so it is never a 0: settled() takes its question out of the update, and verifier.timeouts counts it.
+    """
+    r = torch.zeros(len(questions), len(answers[0]) if answers else 0)                                      # (Q, m)
+    open_checks = []
+    for q, (question, group) in enumerate(zip(questions, answers)):
+        for i, rollout in enumerate(group):
+            if question.choices:
+                r[q, i] = float(extract_answer(rollout.text, len(question.choices)) == question.letter)
+            else:
+                open_checks.append((q, i, last_boxed(rollout.text), question.ground_truth))
+    verdicts = verifier.check([(answer, truth) for _, _, answer, truth in open_checks]) if open_checks else []
+    for (q, i, _, _), verdict in zip(open_checks, verdicts):
+        r[q, i] = float("nan") if verdict is None else float(verdict)
+    return r
+
+
+def settled(r):
+    """(Q, m) rewards -> the same without nan: a row with an unknown reward becomes all zeros, a group without a gradient."""
+    return torch.where(r.isnan().any(dim=1, keepdim=True), torch.zeros_like(r), r)
+
+
+def unboxed_share(questions, answers):
+    """Share of answers from which nothing could be extracted; they score 0 and stay."""
+    missing = [extract_answer(a.text, len(question.choices)) is None if question.choices else last_boxed(a.text) is None
+               for question, group in zip(questions, answers) for a in group]
+    return sum(missing) / max(1, len(missing))
+
+
+# ---------------------------------------------------------------- prompts out, answers in
+
+def prompt_text(question):
+    """A question -> the user message the solver reads: with lettered options, or without options for a free-form question."""
+    if not question.choices:
+        return FREE_FORM.format(question=question.question_text)
+    options = "\n".join(f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, question.choices))
+    return MULTIPLE_CHOICE.format(question=question.question_text, options=options)
+
+
+# What may stand around the letter without changing what is meant: \text{C}, $C$, **C**, \left( C \right), and plain braces.
+DRESS = re.compile(r"\\(?:text(?:bf|it|rm|sf)?|math(?:bf|it|rm|sf)|left|right|bf|rm)(?![A-Za-z])|\\[()\[\]\s,;!]|[{}$*~]")
+# Then a letter: in brackets of its own ("(C)", "(C) 27"), or followed by nothing or by what ends a label ("C", "C. 27", "C: 27", "C) 27").
+LETTER = re.compile(r"\(\s*([A-Za-z])\s*\)(?![^\s.:])|\[\s*([A-Za-z])\s*\](?![^\s.:])|([A-Za-z])\s*(?:$|\)|[.:](?![A-Za-z]))")
+
+
+def extract_answer(text, n_choices):
+    r"""What the solver wrote -> the letter in its last complete box, or None: nothing usable, which scores 0 and stays in the group.
+
+    A letter beyond the options is wrong, not an error: None as well. In \boxed{C. 27} the letter decides, whatever text follows.
+
+    >>> extract_answer(r"Not \boxed{A}. So \boxed{\text{(C)}}", 4), extract_answer(r"\boxed{Because}", 4), extract_answer(r"\boxed{F}", 4)
+    ('C', None, None)
+    """
+    box = last_boxed(text)
+    match = LETTER.match(DRESS.sub(" ", box).strip()) if box else None
+    letter = match[match.lastindex].upper() if match else None
+    return letter if letter and letter in ascii_uppercase[:n_choices] else None
+
+
+BRACE = re.compile(r"\\boxed\s*\{|\\\\(?!boxed)|\\[{}]|[{}]")   # escaped braces are matched so that they do not count as braces
+
+
+def last_boxed(text):
+    r"""Text -> the content of the last complete \boxed{...}, or None. A box that never closes does not count; of nested boxes, the inner.
+
+    >>> last_boxed(r"\boxed{1} then \boxed{\frac{1}{2}} and \boxed{3")
+    '\\frac{1}{2}'
+    """
+    open_braces, last = [], (0, 0)
+    for brace in BRACE.finditer(text):
+        if brace[0].endswith("{") and brace[0] != r"\{":
+            open_braces.append((brace.end(), brace[0] != "{"))
+        elif brace[0] == "}" and open_braces:
+            start, boxed = open_braces.pop()
+            if boxed:
+                last = max(last, (start, brace.start()))
+    return text[slice(*last)] if last[0] else None

@@ -1,0 +1,125 @@
+"""Models small enough to hold in mind, rollouts of random tokens, and the plain way to compute what the project computes cleverly.
+
+    kind        model
+    tied        Qwen3, 2 layers of 32, 56 tokens, embedding and head are one tensor
+    untied      the same with a head of its own
+    window      Olmo3, 2 layers, the first of which sees 4 positions back
+    windows     Mistral, 2 layers that both see 4 positions back, and say so in another field of the config
+"""
+import multiprocessing
+from dataclasses import replace
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (MistralConfig, MistralForCausalLM, Olmo3Config, Olmo3ForCausalLM, PreTrainedTokenizerFast, Qwen3Config,
+                          Qwen3ForCausalLM)
+
+from config import Config
+from data import Rollout
+from policy import Policy
+
+SPECIAL = ["<pad>", "<unk>", "<eos>", "<|user|>", "<|assistant|>", "<|end|>"]
+WORDS = [f"w{i}" for i in range(50)]
+V = len(SPECIAL) + len(WORDS)
+EOS, END = SPECIAL.index("<eos>"), SPECIAL.index("<|end|>")
+TEMPLATE = ("{% for message in messages %}{{ '<|' + message['role'] + '|> ' + message['content'] + ' <|end|> ' }}{% endfor %}"
+            "{% if add_generation_prompt %}<|assistant|> {% endif %}")
+
+
+def make_tokenizer(template=TEMPLATE):
+    """One token a word; a turn ends with <|end|>, which is not the EOS, as in Qwen3-Base."""
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(SPECIAL + WORDS)}, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", pad_token="<pad>", eos_token="<eos>",
+                                        additional_special_tokens=SPECIAL[3:])
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def make_model(kind="tied", seed=0):
+    """Weights ten times larger than usual, so that the next token is far from uniform and every mistake shows."""
+    torch.manual_seed(seed)
+    sizes = dict(vocab_size=V, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                 max_position_embeddings=256, initializer_range=0.2, eos_token_id=EOS, pad_token_id=0, bos_token_id=None)
+    if kind == "window":
+        return Olmo3ForCausalLM(Olmo3Config(**sizes, sliding_window=4, layer_types=["sliding_attention", "full_attention"])).eval()
+    if kind == "windows":
+        return MistralForCausalLM(MistralConfig(**sizes, sliding_window=4)).eval()
+    return Qwen3ForCausalLM(Qwen3Config(**sizes, head_dim=8, tie_word_embeddings=kind == "tied")).eval()
+
+
+def make_policy(folder, kind="tied", lr=1e-3, **changes):
+    """-> (Policy, Config), the model having gone through a folder as every model does."""
+    path = folder / kind
+    if not path.exists():
+        make_model(kind).save_pretrained(path)
+        make_tokenizer().save_pretrained(path)
+    cfg = replace(Config(device="cpu", max_response_tokens=12, minibatch_rows=8, grad_clip=1e9), **changes)
+    return Policy("solver", str(path), lr, cfg), cfg
+
+
+def make_groups(lengths, prompts=None, seed=0):
+    """[[response lengths of a group], ...] -> groups of rollouts of random tokens, with log-probs about as far off as a bf16 sampler's, and further."""
+    g = torch.Generator().manual_seed(seed)
+    draw = lambda n: torch.randint(len(SPECIAL), V, (n,), generator=g).tolist()
+    groups = []
+    for i, row in enumerate(lengths):
+        prompt = draw(prompts[i] if prompts else 3 + 2 * i)
+        groups.append([Rollout(prompt, draw(n - 1) + [EOS], (-3.5 + 0.5 * torch.randn(n, generator=g)).tolist(), True, "") for n in row])
+    return groups
+
+
+def advantages(groups, seed=0):
+    """(G, m) advantages that add up to zero in each row, like those of real rewards."""
+    A = torch.randn(len(groups), len(groups[0]), generator=torch.Generator().manual_seed(seed))
+    return A - A.mean(dim=1, keepdim=True)
+
+
+# ---------------------------------------------------------------- the plain way
+
+def plain_logps(model, group, temperature):
+    """A group -> list of (tokens,) log-probs: one row per answer, padded on the right, through the model's own logits."""
+    rows = [rollout.prompt + rollout.response for rollout in group]
+    L = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (L - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (L - len(row)) for row in rows])
+    logp = torch.log_softmax(model(input_ids=ids, attention_mask=mask, use_cache=False).logits / temperature, dim=-1)
+    return [logp[i, len(x.prompt) - 1: len(x.prompt) + len(x.response) - 1].gather(1, torch.tensor(x.response)[:, None])[:, 0]
+            for i, x in enumerate(group)]
+
+
+def plain_loss(model, group, A, old, denominator, cfg):
+    """The token loss of one group, a token at a time, in Python; old: list of (tokens,) log-probs, or None for the present ones."""
+    total = 0.0
+    for i, (x, logp) in enumerate(zip(group, plain_logps(model, group, cfg.temperature))):
+        a = float(A[i])
+        for t in range(len(x.response)):
+            before = float((logp if old is None else old[i])[t].detach())
+            rho = torch.exp(logp[t] - before)
+            loss = max(-a * rho, -a * rho.clamp(1 - cfg.clip, 1 + cfg.clip)) if rho.detach() != 1 else -a * rho
+            if a < 0 and loss > -cfg.dual_clip * a:
+                loss = torch.tensor(-cfg.dual_clip * a)
+            total = total + loss * min(2.718281828459045 ** (before - x.logp[t]), cfg.tis_cap)
+    return total / denominator
+
+
+def gradients(loss, params):
+    """Gradients of a scalar, zeros where it does not depend on a parameter."""
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(params, torch.autograd.grad(loss, params, allow_unused=True))]
+
+
+def distance(a, b):
+    """|a - b| / |b| of two lists of tensors."""
+    a, b = (torch.cat([x.detach().double().flatten() for x in xs]) for xs in (a, b))
+    return float((a - b).norm() / b.norm())
+
+
+# ---------------------------------------------------------------- processes of their own
+
+def start_apart(function, *args):
+    """Run a module-level function in a process of its own, which starts fast: its server has imported the heavy libraries already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "transformers.models.qwen3.modeling_qwen3", "train"])
+    process = context.Process(target=function, args=args)
+    process.start()
+    return process

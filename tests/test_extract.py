@@ -1,0 +1,153 @@
+"""What the solver wrote -> a letter or None, and a question -> what the solver reads."""
+import doctest
+import random
+import time
+
+import pytest
+
+import solver
+from data import Question
+from solver import extract_answer, last_boxed, prompt_text
+
+LETTERS = [   # name, text, letter among four options
+    ("plain", r"So it is \boxed{C}.", "C"),
+    ("brackets", r"\boxed{(C)}", "C"),
+    ("square brackets", r"\boxed{[C]}", "C"),
+    ("text", r"\boxed{\text{C}}", "C"),
+    ("text and brackets", r"\boxed{\text{(C)}}", "C"),
+    ("brackets and text", r"\boxed{(\text{C})}", "C"),
+    ("textbf", r"\boxed{\textbf{C}}", "C"),
+    ("mathrm", r"\boxed{\mathrm{C}}", "C"),
+    ("left and right", r"\boxed{\left( C \right)}", "C"),
+    ("small with spaces", r"\boxed{ c }", "C"),
+    ("dot", r"\boxed{C.}", "C"),
+    ("bracket", r"\boxed{C)}", "C"),
+    ("colon", r"\boxed{C:}", "C"),
+    ("dollars", r"\boxed{$C$}", "C"),
+    ("inline math", r"\boxed{\(C\)}", "C"),
+    ("bold", r"\boxed{**C**}", "C"),
+    ("own braces", r"\boxed{{C}}", "C"),
+    ("line breaks", "\\boxed{\nC\n}", "C"),
+    ("space before the brace", r"\boxed {C}", "C"),
+    ("doubled backslash", r"\\boxed{C}", "C"),
+    ("letter, dot, text", r"\boxed{C. 27}", "C"),
+    ("letter, dot, number", r"\boxed{C.27}", "C"),
+    ("letter, colon, text", r"\boxed{C: 27}", "C"),
+    ("letter, bracket, text", r"\boxed{C) Because}", "C"),
+    ("brackets, text", r"\boxed{(C) 27}", "C"),
+    ("brackets, dot, text", r"\boxed{(C). 27}", "C"),
+    ("text, dot, number", r"\boxed{\text{C. } 27}", "C"),
+    ("text holds all", r"\boxed{\text{C. About \$5}}", "C"),
+    ("letter, dot, a longer formula", r"\boxed{B. \frac{1}{2}}", "B"),
+    ("last counts", r"\boxed{A} no, \boxed{B}", "B"),
+    ("last complete counts", r"\boxed{A} no, \boxed{B", "A"),
+    ("last complete counts, inner brace", r"\boxed{A} no, \boxed{\text{B}", "A"),
+    ("nested: the inner one", r"\boxed{so \boxed{B}}", "B"),
+    ("braces elsewhere", r"{ \frac{1}{2} } \boxed{D} } {", "D"),
+    ("last is no letter", r"\boxed{A} and \boxed{27}", None),
+
+    ("no box", "The answer is C", None),
+    ("nothing", "", None),
+    ("empty box", r"\boxed{}", None),
+    ("space only", r"\boxed{ }", None),
+    ("unclosed", r"\boxed{C", None),
+    ("no braces", r"\boxed C", None),
+    ("another command", r"\boxedx{C}", None),
+    ("a word", r"\boxed{Because the sum is 27}", None),
+    ("a word in text", r"\boxed{\text{Because}}", None),
+    ("a letter and a word", r"\boxed{A cat}", None),
+    ("an abbreviation", r"\boxed{a.k.a. Bob}", None),
+    ("two letters", r"\boxed{AB}", None),
+    ("two letters, listed", r"\boxed{A, B}", None),
+    ("two letters, and", r"\boxed{A and B}", None),
+    ("two letters in brackets", r"\boxed{(A)(B)}", None),
+    ("a formula", r"\boxed{A = 3}", None),
+    ("an index", r"\boxed{\text{C}_2}", None),
+    ("a fraction", r"\boxed{\frac{A}{B}}", None),
+    ("a number", r"\boxed{27}", None),
+    ("another alphabet", r"\boxed{С}", None),     # the Cyrillic letter
+    ("fifth of four options", r"\boxed{E}", None),
+    ("last letter", r"\boxed{Z}", None),
+]
+
+BOXES = [   # name, text, content
+    ("number", r"\boxed{42}", "42"),
+    ("nested braces", r"\boxed{\frac{1}{\sqrt{2}}}", r"\frac{1}{\sqrt{2}}"),
+    ("escaped braces are no braces", r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+    ("one escaped brace", r"\boxed{\{}", r"\{"),
+    ("a row of a matrix ends before a brace", r"\boxed{a\\{b}}", r"a\\{b}"),
+    ("last complete", r"\boxed{1} \boxed{2} \boxed{3", "2"),
+    ("closing braces before it", r"}}} \boxed{1}", "1"),
+    ("open braces before it", r"{{{ \boxed{1}", "1"),
+    ("an unclosed box before it", r"\boxed{1 and \boxed{2}", "2"),
+    ("empty", r"\boxed{}", ""),
+    ("none", "42", None),
+]
+
+
+def named(rows):
+    return [pytest.param(*row[1:], id=row[0]) for row in rows]
+
+
+@pytest.mark.parametrize("text, letter", named(LETTERS))
+def test_letter(text, letter):
+    assert extract_answer(text, 4) == letter
+
+
+@pytest.mark.parametrize("text, content", named(BOXES))
+def test_box(text, content):
+    assert last_boxed(text) == content
+
+
+def test_the_number_of_options_decides_which_letters_exist():
+    assert [extract_answer(r"\boxed{H}", n) for n in (7, 8, 26, 30)] == [None, "H", "H", "H"]
+
+
+FLOODS = ["{", "}", "\\", "$", " ", "\\boxed", "\\boxed{", "\\boxed{A", "\\boxed{A}", "\\boxed{\\text{", "\\text{"]
+
+
+@pytest.mark.parametrize("piece", FLOODS)
+def test_a_long_text_of_anything_is_read_quickly(piece):
+    flood = piece * (300_000 // len(piece))
+    start = time.perf_counter()
+    assert extract_answer(flood, 4) in (None, "A")
+    assert extract_answer(flood + r"\boxed{C}", 4) == "C"
+    extract_answer(r"\boxed{C" + flood + "}", 4)
+    assert time.perf_counter() - start < 10     # about 1 at most; a search that grows with the square takes many minutes
+
+
+def test_random_garbage_never_raises():
+    rng = random.Random(0)
+    pieces = ["\\boxed", "\\boxed{", "\\text{", "{", "}", "\\", "$", "(", ")", ".", ":", " ", "\n", "C", "a", "27", "é", "\ud800"]
+    for _ in range(5000):
+        text = "".join(rng.choices(pieces, k=rng.randrange(15)))
+        assert extract_answer(text, 4) in (None, "A", "C")
+        assert last_boxed(text) is None or last_boxed(text) in text
+
+
+def test_a_box_is_found_whatever_balanced_text_it_holds():
+    rng = random.Random(1)
+    def balanced(depth):
+        return "".join(rng.choice(["x", r"\{", r"\}", r"\\", "1", " ", "{" + balanced(depth - 1) + "}" if depth else ""]) for _ in range(4))
+    for _ in range(500):
+        content = balanced(3)
+        assert last_boxed(rf"first \boxed{{1}}, then \boxed{{{content}}} and \boxed{{2") == content
+
+
+def test_options_are_lettered_in_their_order():
+    text = prompt_text(Question("Which {one}?", ["{x}", "b", "c", "d"], "b"))
+    assert "Which {one}?\n\nA. {x}\nB. b\nC. c\nD. d\n\n" in text and r"\boxed{}" in text
+
+
+def test_free_form_shows_no_letters():
+    text = prompt_text(Question("2 + 2?", [], "4"))
+    assert text.startswith("2 + 2?\n\n") and "A." not in text and "letter" not in text and r"\boxed{}" in text
+
+
+def test_the_answer_the_prompt_asks_for_is_the_one_extracted():
+    question = Question("q", ["w", "x", "y", "z"], "y")
+    assert extract_answer(prompt_text(question).replace(r"\boxed{}", rf"\boxed{{{question.letter}}}"), 4) == "C"
+
+
+def test_examples_in_the_docstrings():
+    assert doctest.testmod(solver).failed == 0

@@ -1,0 +1,330 @@
+"""Influence: Gamma against torch's AdamW, scores against one padded row per answer and a pass over all parameters, and against a real step."""
+import doctest
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import influence
+import policy as policy_module
+from config import SIMILARITIES
+from fakes import advantages, distance, gradients, make_groups, plain_logps, plain_loss
+from influence import Gamma, dev_ema, dev_gradient, influence_scores, second_moment
+from policy import update
+
+DEV = make_groups([[5, 3, 8, 1], [2, 6, 4, 4], [7, 7, 1, 2]], seed=1)
+ANSWERS = make_groups([[4, 1, 9, 3], [1, 1, 2, 1], [6, 5, 2, 7], [3, 3, 3, 3], [8, 1, 1, 2]], prompts=[3, 8, 1, 20, 5], seed=2)
+
+
+def all_flat(*rows):
+    """Advantages of ANSWERS in which the given groups have none."""
+    A = advantages(ANSWERS, seed=3)
+    A[list(rows)] = 0
+    return A
+
+
+A_DEV, A_SOL = advantages(DEV, seed=4), all_flat(3)
+
+
+def warm(policy, cfg, steps=3):
+    """Give AdamW a history, made of other rollouts."""
+    for seed in range(steps):
+        update(policy, make_groups([[3, 5, 4, 6]] * 2, seed=10 + seed), advantages(DEV[:2], seed=seed), cfg)
+    return policy
+
+
+def test_doctests():
+    assert doctest.testmod(influence).failed == 0
+
+
+# ---------------------------------------------------------------- Gamma
+
+@pytest.mark.parametrize("g, v, k, beta2, eps, g_dev, golden, dot, cosine", [
+    ([2, -4], [4, 9], 6, .9, .2, [3, 5], [.67363424, -.88653378], -2.41176621, -.37147794),
+    ([2, -3, .5], [0, 0, 0], 0, .999, .1, [1.5, -.5, 2], [.95238095, -.96774194, .83333333], 3.57910906, .88119614)], ids=["warm", "cold"])
+def test_gamma_golden_numbers(g, v, k, beta2, eps, g_dev, golden, dot, cosine):
+    g, v, g_dev = (torch.tensor(x, dtype=torch.float64) for x in (g, v, g_dev))
+    direction = Gamma(g, v, k, beta2=beta2, eps=eps)
+    assert torch.allclose(direction, torch.tensor(golden, dtype=torch.float64), rtol=0, atol=1e-8)
+    assert float(g_dev @ direction) == pytest.approx(dot, abs=1e-8)
+    assert float(g_dev @ direction / g_dev.norm() / direction.norm()) == pytest.approx(cosine, abs=1e-8)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 7])
+def test_gamma_is_an_adamw_step(steps):
+    random_g = torch.Generator().manual_seed(steps)
+    p = torch.nn.Parameter(torch.zeros(50, dtype=torch.float64))
+    optimizer = torch.optim.AdamW([p], lr=1.0, betas=(0.0, 0.999), eps=1e-8, weight_decay=0.0)
+    for _ in range(steps):
+        p.grad = torch.randn(50, dtype=torch.float64, generator=random_g)
+        optimizer.step()
+    g = 10.0 ** torch.randint(-6, 3, (50,), generator=random_g) * torch.randn(50, dtype=torch.float64, generator=random_g)
+    v, k = second_moment(optimizer, p)
+    with torch.no_grad():
+        p.zero_()                                       # from 0, so that no digit of the step is lost
+    v_before, direction = v.clone(), Gamma(g, v, k)
+    assert k == steps and torch.equal(v, v_before)      # read, never changed
+    p.grad = g
+    optimizer.step()
+    assert torch.allclose(-p.detach(), direction, rtol=1e-14, atol=1e-15)
+
+
+def test_cold_gamma_is_the_sign_whatever_the_size_of_the_gradient():
+    g = torch.tensor([1e-3, -1.0, 1e3, -1e-5])
+    assert torch.allclose(Gamma(g, torch.zeros(4), 0), g.sign(), atol=2e-3)
+
+
+# ---------------------------------------------------------------- the two gradients
+
+@pytest.mark.parametrize("kind", ["tied", "untied", "window"])
+def test_g_dev_is_the_gradient_of_a_plain_loop(make_policy, kind):
+    policy, cfg = make_policy(kind, tokens_at_once=25)
+    A = A_DEV.clone()
+    A[1] = 0                                            # an all-right group: in neither N_dev nor Tbar_dev
+    kept = [0, 2]
+    lengths = [len(x.response) for g in kept for x in DEV[g]]
+    denominator = len(lengths) * sum(lengths) / len(lengths)
+    plain = sum(plain_loss(policy.model, DEV[g], A[g], None, denominator, cfg) for g in kept)
+    assert distance(dev_gradient(policy, DEV, A, cfg), gradients(plain, policy.params)) < 1e-5
+
+
+def test_g_dev_is_not_clipped(make_policy):
+    policy, cfg = make_policy(grad_clip=1e-6)
+    assert torch.stack([g.square().sum() for g in dev_gradient(policy, DEV, A_DEV, cfg)]).sum().sqrt() > 1e-2
+
+
+def test_there_is_no_g_dev_when_all_dev_groups_are_flat(make_policy):
+    policy, cfg = make_policy()
+    assert dev_gradient(policy, DEV, torch.zeros(3, 4), cfg) is None
+
+
+def test_dev_ema_starts_at_the_first_value_and_then_follows_slowly():
+    first, second = [torch.tensor([1.0, 2.0])], [torch.tensor([3.0, 0.0])]
+    average = dev_ema(None, first, 0.9)
+    assert torch.equal(average[0], first[0])
+    assert torch.allclose(dev_ema(average, second, 0.9)[0], torch.tensor([1.2, 1.8]))
+    assert torch.equal(dev_ema(average, None, 0.9)[0], average[0])      # no g_dev this time: the old one serves
+    assert dev_ema(None, None, 0.9) is None
+
+
+def test_without_dev_ema_each_iteration_stands_alone():
+    first, second = [torch.tensor([1.0])], [torch.tensor([3.0])]
+    assert dev_ema(first, second, 0.0) is second
+    assert dev_ema(first, None, 0.0) is None
+
+
+# ---------------------------------------------------------------- the scores
+
+def plain_gradient(policy, q, A, answers, cfg):
+    """g_q with nothing clever: padded rows, the full gradient."""
+    kept = [i for i in range(len(answers)) if A[i].any()]
+    lengths = [len(x.response) for i in kept for x in answers[i]]
+    denominator = len(answers[q]) * sum(lengths) / len(lengths)         # m Tbar_gen
+    return gradients(plain_loss(policy.model, answers[q], A[q], None, denominator, cfg), policy.params)
+
+
+def plain_scores(policy, answers, A, g_dev, cfg):
+    """The definition: for every question the full gradient, then a pass over all parameters, in float64."""
+    scores = torch.zeros(len(answers))
+    for q in range(len(answers)):
+        if not A[q].any():
+            continue
+        direction = plain_gradient(policy, q, A, answers, cfg)
+        if cfg.similarity.startswith("preconditioned"):
+            moments = [second_moment(policy.optimizer, p) for p in policy.params]
+            direction = [Gamma(g, v, k, cfg.beta2, cfg.adam_eps) for g, (v, k) in zip(direction, moments)]
+        x, y = (torch.cat([t.double().flatten() for t in tensors]) for tensors in (g_dev, direction))
+        scores[q] = x @ y / (x.norm() * y.norm()) if cfg.similarity.endswith("cosine") else x @ y
+    return scores
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("kind", ["tied", "untied", "window"])
+@pytest.mark.parametrize("steps", [0, 3], ids=["cold", "warm"])
+def test_scores_equal_the_plain_computation(make_policy, similarity, kind, steps):
+    policy, cfg = make_policy(kind, similarity=similarity, adam_eps=1e-6)
+    warm(policy, cfg, steps)
+    g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
+    expected = plain_scores(policy, ANSWERS, A_SOL, g_dev, cfg)
+    for passes, tokens_at_once in (("one", 10000), ("several", 12)):
+        s_hat = influence_scores(policy, ANSWERS, A_SOL, g_dev, replace(cfg, tokens_at_once=tokens_at_once, logp_chunk=5))
+        assert torch.allclose(s_hat, expected, rtol=1e-3, atol=2e-5 * float(expected.abs().max())), passes
+    assert (s_hat != 0).tolist() == [True, True, True, False, True]     # the flat group
+
+
+def test_a_question_whose_answers_need_several_passes_has_one_score(make_policy, monkeypatch):
+    """Preconditioning is not linear, so the hooks must wait for the last pass."""
+    policy, cfg = make_policy()
+    warm(policy, cfg)
+    g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
+    whole = influence_scores(policy, ANSWERS, A_SOL, g_dev, cfg)
+    monkeypatch.setattr(policy_module, "answers_per_row", lambda *_: 1)
+    assert torch.allclose(influence_scores(policy, ANSWERS, A_SOL, g_dev, replace(cfg, tokens_at_once=1)), whole, atol=1e-5)
+
+
+def test_recomputed_activations_leave_the_scores_alone(make_policy):
+    plain, cfg = make_policy()
+    saving, _ = make_policy(grad_checkpoint=True)
+    scores = [influence_scores(x, ANSWERS, A_SOL, dev_gradient(x, DEV, A_DEV, cfg), cfg) for x in (plain, saving)]
+    assert torch.allclose(*scores, atol=1e-6)
+
+
+def test_a_question_is_scored_alone(make_policy):
+    """Its score does not depend on the questions beside it but for Tbar, which a cosine of raw gradients does not see either."""
+    policy, cfg = make_policy(similarity="cosine")
+    g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
+    together = influence_scores(policy, ANSWERS, A_SOL, g_dev, cfg)
+    alone = [float(influence_scores(policy, ANSWERS[q:q + 1], A_SOL[q:q + 1], g_dev, cfg)) for q in range(5)]
+    assert torch.allclose(together, torch.tensor(alone), atol=1e-6)
+
+
+def test_nothing_is_scored_without_g_dev_or_without_a_gradient(make_policy):
+    policy, cfg = make_policy()
+    g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
+    assert torch.equal(influence_scores(policy, ANSWERS, A_SOL, None, cfg), torch.zeros(5))
+    assert torch.equal(influence_scores(policy, ANSWERS, torch.zeros(5, 4), g_dev, cfg), torch.zeros(5))
+    assert influence_scores(policy, [], torch.zeros(0, 0), g_dev, cfg).shape == (0,)
+
+
+def test_the_question_gradients_of_a_batch_add_up_to_its_gradient(make_policy):
+    """sum over q of g_q = gradient of the solver's own loss, up to the one normaliser: m for a question, Q m for the batch."""
+    policy, cfg = make_policy()
+    kept = [q for q in range(5) if A_SOL[q].any()]
+    total = [sum(parts) / len(kept) for parts in zip(*(plain_gradient(policy, q, A_SOL, ANSWERS, cfg) for q in kept))]
+    assert distance(dev_gradient(policy, ANSWERS, A_SOL, cfg), total) < 1e-5
+    g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
+    dots = influence_scores(policy, ANSWERS, A_SOL, g_dev, replace(cfg, similarity="dot"))
+    assert float(dots.sum()) / len(kept) == pytest.approx(float(sum((a * b).sum() for a, b in zip(g_dev, total))), rel=1e-4)
+
+
+# ---------------------------------------------------------------- what a score means
+
+def dev_loss(policy, cfg):
+    """The dev objective at the present weights: w is a constant of the rollouts, taken where g_dev was taken."""
+    lengths = [len(x.response) for group in DEV for x in group]
+    with torch.no_grad():
+        logps = [plain_logps(policy.model, group, cfg.temperature) for group in DEV]
+    return lambda w: -sum(float(A_DEV[g, i]) * float((w[g][i] * logps[g][i]).double().sum())
+                          for g, group in enumerate(DEV) for i in range(len(group))) / sum(lengths), logps
+
+
+@pytest.mark.parametrize("steps", [0, 3], ids=["cold", "warm"])
+def test_a_small_step_along_gamma_changes_the_dev_loss_by_the_dot_product(make_policy, steps):
+    policy, cfg = make_policy(similarity="preconditioned_dot", adam_eps=1e-4)
+    warm(policy, cfg, steps)
+    _, logps = dev_loss(policy, cfg)
+    w = [[(lp - torch.tensor(x.logp)).exp().clamp(max=2) for lp, x in zip(*pair)] for pair in zip(logps, DEV)]
+    g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
+    dots = influence_scores(policy, ANSWERS, A_SOL, g_dev, cfg)
+    origin = [p.detach().clone() for p in policy.params]
+    for q in (0, 2, 4):
+        direction = [Gamma(g, *second_moment(policy.optimizer, p), eps=cfg.adam_eps)
+                     for g, p in zip(plain_gradient(policy, q, A_SOL, ANSWERS, cfg), policy.params)]
+        losses = []
+        for eta in (3e-4, -3e-4):                       # a step down the gradient and one up: second-order terms cancel
+            with torch.no_grad():
+                for p, at, d in zip(policy.params, origin, direction):
+                    p.copy_(at - eta * d)
+            losses.append(dev_loss(policy, cfg)[0](w))
+        with torch.no_grad():
+            for p, at in zip(policy.params, origin):
+                p.copy_(at)
+        assert (losses[0] - losses[1]) / 6e-4 == pytest.approx(-float(dots[q]), rel=0.01, abs=1e-3 * float(dots.abs().max()))
+
+
+@pytest.mark.parametrize("steps", [0, 3], ids=["cold", "warm"])
+def test_the_dev_question_itself_is_useful_and_its_opposite_harmful(make_policy, steps):
+    policy, cfg = make_policy()
+    warm(policy, cfg, steps)
+    g_dev = dev_gradient(policy, DEV[:1], A_DEV[:1], cfg)
+    same = influence_scores(policy, DEV[:1], A_DEV[:1], g_dev, cfg)
+    assert same > 0.3
+    assert torch.allclose(influence_scores(policy, DEV[:1], -A_DEV[:1], g_dev, cfg), -same)
+    assert influence_scores(policy, DEV[:1], A_DEV[:1], g_dev, replace(cfg, similarity="cosine")) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_score_feels_the_size_of_the_gradient_once_there_is_a_history(make_policy):
+    """v' holds g_q^2 beside the history: s_hat is not invariant to the scale of g_q, as the header says. A raw cosine is."""
+    policy, cfg = make_policy()
+    warm(policy, cfg)
+    g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
+    for similarity, invariant in (("preconditioned_cosine", False), ("cosine", True)):
+        small, large = (influence_scores(policy, ANSWERS, c * A_SOL, g_dev, replace(cfg, similarity=similarity)) for c in (1, 100))
+        assert torch.allclose(small, large, atol=1e-4) is invariant
+
+
+# ---------------------------------------------------------------- nothing else changes
+
+def everything(policy):
+    """All that scoring must leave alone, as bytes."""
+    state = policy.optimizer.state
+    return [p.detach().clone() for p in policy.params] + [state[p][name].clone() for p in state for name in ("step", "exp_avg", "exp_avg_sq")]
+
+
+def random_states():
+    return [torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()]
+
+
+@pytest.mark.parametrize("steps, grad_checkpoint", [(0, False), (3, False), (3, True)])
+def test_scoring_leaves_everything_bit_for_bit_as_it_was(make_policy, steps, grad_checkpoint):
+    policy, cfg = make_policy(tokens_at_once=30, logp_chunk=5, grad_checkpoint=grad_checkpoint)
+    warm(policy, cfg, steps)
+    for i, p in enumerate(policy.params):
+        p.grad = torch.full_like(p, float(i)) if i % 2 else None
+    grads, before, states = [p.grad for p in policy.params], everything(policy), random_states()
+    g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
+    g_dev_before = [g.clone() for g in g_dev]
+    influence_scores(policy, ANSWERS, A_SOL, g_dev, cfg)
+    assert len(before) == len(everything(policy)) and all(map(torch.equal, before, everything(policy)))
+    assert random_states() == states
+    assert all(p.grad is grad for p, grad in zip(policy.params, grads))
+    assert all(bool((p.grad == i).all()) for i, p in enumerate(policy.params) if i % 2)
+    assert all(map(torch.equal, g_dev, g_dev_before))
+
+
+def hooks(policy):
+    return sum(len(p._post_accumulate_grad_hooks or ()) for p in policy.params)
+
+
+def test_no_hook_stays_behind_even_after_an_error(make_policy, monkeypatch):
+    policy, cfg = make_policy(tokens_at_once=30)
+    g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
+    first = influence_scores(policy, ANSWERS, A_SOL, g_dev, cfg)
+    assert hooks(policy) == 0
+    calls = []
+
+    def fails(*args):
+        calls.append(hooks(policy))
+        if len(calls) == 3:
+            raise RuntimeError("out of memory")
+        return policy_module.batch_loss(*args)
+    monkeypatch.setattr(influence, "batch_loss", fails)
+    with pytest.raises(RuntimeError):
+        influence_scores(policy, ANSWERS, A_SOL, g_dev, cfg)
+    assert calls[0] > 0 and hooks(policy) == 0 and all(p.grad is None for p in policy.params)
+    monkeypatch.undo()
+    assert torch.equal(influence_scores(policy, ANSWERS, A_SOL, g_dev, cfg), first)
+
+
+def test_no_gradient_of_the_whole_model_exists_while_scoring(make_policy, monkeypatch):
+    """Each tensor's gradient is gone before the next one is complete."""
+    policy, cfg = make_policy("untied")
+    g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
+    held, take = [], influence.Streaming.take
+
+    def watch(self, p):
+        held.append(sum(x.grad is not None for x in policy.params))
+        take(self, p)
+    monkeypatch.setattr(influence.Streaming, "take", watch)
+    influence_scores(policy, ANSWERS, A_SOL, g_dev, cfg)
+    assert len(held) == 4 * len(policy.params) and max(held) == 1
+
+
+def test_bf16_scores_are_near_those_of_fp32(make_policy):
+    policy, cfg = make_policy(lr=1e-4)
+    half, _ = make_policy(lr=1e-4, dtype="bf16")
+    for similarity in ("cosine", "preconditioned_cosine"):
+        scores = [influence_scores(x, ANSWERS, A_SOL, dev_gradient(x, DEV, A_DEV, cfg), replace(cfg, similarity=similarity)) for x in (policy, half)]
+        assert torch.allclose(*scores, atol=0.05)

@@ -1,0 +1,87 @@
+"""Two and three gloo ranks give the numbers of one process, also where they divide nothing and where a rank gets no row."""
+import os
+import socket
+from dataclasses import replace
+
+import pytest
+import torch
+
+import fakes
+import ranks
+from fakes import advantages, make_groups
+from influence import dev_gradient, influence_scores
+from policy import sample, update
+
+PROMPTS = [[7], [8, 9, 10], [11] * 9, [12, 13], [14, 15, 16]]                                   # 5: neither 2 nor 3 divides it
+DEV = make_groups([[5, 3, 8, 1], [2, 6, 4, 4]], seed=1)                                         # M = 2: the third rank gets nothing
+ANSWERS = make_groups([[4, 1, 9, 3], [1, 1, 2, 1], [6, 5, 2, 7], [3, 3, 3, 3], [8, 1, 1, 2]], seed=2)
+
+
+def one_iteration(folder):
+    """Rollouts, g_dev, scores and an update of two steps, the last one of a single group -> everything that came out."""
+    torch.set_num_threads(1)
+    policy, cfg = fakes.make_policy(folder, lr=0.01, rows_at_once=4, minibatch_rows=12, adam_eps=1e-3, grad_clip=0.5)
+    rollouts = sample(policy, PROMPTS, 3, (0, 1, "solver", "dev"), cfg)
+    one = sample(policy, PROMPTS[:1], 2, (0, 1, "solver", "answer"), cfg)                       # fewer prompts than ranks
+    A, A_dev = advantages(ANSWERS), advantages(DEV)
+    A[3] = 0
+    g_dev = dev_gradient(policy, DEV, A_dev, cfg)
+    s_hat = influence_scores(policy, ANSWERS, A, g_dev, cfg)
+    single = influence_scores(policy, ANSWERS[:1], A[:1], g_dev, replace(cfg, similarity="dot"))
+    step = update(policy, ANSWERS, A, cfg)
+    flat = update(policy, ANSWERS, 0 * A, cfg)
+    warm = influence_scores(policy, ANSWERS, A, g_dev, cfg)
+    return {"facts": [[(x.prompt, x.response, x.finished, x.text) for x in row] for row in rollouts + one], "g_dev": g_dev,
+            "s_hat": s_hat, "single": single, "warm": warm, "norm": torch.tensor(step.pop("grad_norm")), "counts": (step, flat),
+            "weights": [p.detach() for p in policy.params], "judged": ranks.from_main(float(ranks.rank()))}
+
+
+def one_rank(folder, rank, world, port):
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    ranks.start(torch.device("cpu"))
+    torch.save(one_iteration(folder), folder / f"{world}-{rank}.pt")
+    ranks.barrier()
+    ranks.stop()
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_are_invisible(tmp_path, world):
+    alone = one_iteration(tmp_path)
+    port = free_port()
+    processes = [fakes.start_apart(one_rank, tmp_path, rank, world, port) for rank in range(world)]
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * world
+    for rank in range(world):
+        theirs = torch.load(tmp_path / f"{world}-{rank}.pt", weights_only=False)                # our own file, a moment old
+        assert theirs["facts"] == alone["facts"] and theirs["counts"] == alone["counts"] and theirs["judged"] == 0
+        for name in ("s_hat", "single", "warm", "norm"):
+            assert torch.allclose(theirs[name], alone[name], rtol=1e-5, atol=1e-6), (rank, name)
+        for name in ("g_dev", "weights"):
+            assert fakes.distance(theirs[name], alone[name]) < 1e-6, (rank, name)
+
+
+def test_gather_is_the_inverse_of_share(monkeypatch):
+    items = list(range(7))
+    for world in (1, 2, 3, 8):
+        parts = []
+        for rank in range(world):
+            monkeypatch.setattr(ranks, "world", lambda: world)
+            monkeypatch.setattr(ranks, "rank", lambda: rank)
+            parts.append(ranks.share(items))
+        monkeypatch.setattr(ranks.dist, "all_gather_object", lambda out, part: out.__setitem__(slice(None), parts))
+        assert ranks.gather(parts[0], 7) == items
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1                                 # nobody waits for more than one item
+
+
+def test_one_process_needs_no_group():
+    assert (ranks.world(), ranks.rank(), ranks.is_main()) == (1, 0, True)
+    assert ranks.gather([1, 2], 2) == [1, 2] and ranks.from_main("x") == "x"
+    ranks.barrier()
+    ranks.stop()

@@ -1,0 +1,182 @@
+"""INFUSER: a generator learns to write the questions that are useful to a solver, and the solver learns from them.
+
+    python train.py                                                             the embedded world: CPU, minutes
+    python train.py --model PATH --documents FILE_OR_FOLDER --dev FILE          your own
+    torchrun --nproc_per_node 8 train.py --model Qwen3-8B-Base                  the paper's recipe
+
+One iteration, at solver theta and generator phi:
+
+    1. dev answers     the solver answers every dev question m times                                      (M, m)
+    2. drafts          the generator reads D documents and writes n questions from each                   (D, n)
+    3. answers         the solver answers every valid question m times, checked against the draft's key   (Q, m)
+    4. influence       at the unchanged theta: g_dev from 1, and for each question s_hat from 3           (Q,)
+    5. generator       phi learns from 2, paid by s_hat through DuGRPO
+    6. solver          theta learns from 3, paid by correctness
+
+    code      symbol   shape       meaning
+    r, A_sol  r, A     (Q, m)      is the answer right; its advantage over the others to the same question
+    s_hat     s_hat    (Q,)        influence of a question
+    s, A_gen  s, A     (D, n)      the same in the grid of drafts, invalid ones included; their advantages
+
+Writes runs/NAME/: config.json, metrics.jsonl, questions.jsonl, checkpoint/, solver/, generator/. The random numbers of a run depend on its seed alone; a run
+that was killed goes on with --resume. Departs from the released code: one process is the normal case, ranks share its work; nothing is overlapped.
+"""
+import itertools
+import os
+import sys
+from dataclasses import replace
+
+import torch
+
+import checkpoint
+import config
+import generator as generator_role
+import ranks
+import solver as solver_role
+from data import InputError, document_batch, keep_fitting, load_documents, load_questions
+from dugrpo import center, dugrpo
+from evaluate import accuracy
+from influence import dev_ema, dev_gradient, influence_scores
+from log import Clock, Log
+from policy import Policy, device_of, update
+from verify import Verifier
+
+
+def train(cfg):
+    """Run the method from the newest checkpoint, or from the start, to cfg.iterations. Returns the run folder."""
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    ranks.start(device_of(cfg))
+    cfg = ranks.from_main(own_folder(cfg) if ranks.is_main() else None)
+    log = Log(cfg)
+    solver = Policy("solver", cfg.model, cfg.solver_lr, cfg)
+    generator = Policy("generator", cfg.generator_anchor, cfg.generator_lr, cfg)
+    policies = {"solver": solver, "generator": generator}
+    documents, dev, test = load_data(cfg, solver, generator, log)
+    verifier = Verifier()
+    start, g_dev_average = resume(cfg, policies, log)
+    if start == 0:
+        log.anchor(evaluate(solver, test, 0, cfg, verifier))
+
+    for t in range(start + 1, cfg.iterations + 1):
+        clock = Clock()
+        batch = [documents[i] for i in document_batch(len(documents), cfg.docs_per_step, cfg.seed, t - 1)]              # D
+
+        with clock("dev"):
+            dev_answers = solver_role.answer_questions(solver, dev, cfg.answers_per_question, (cfg.seed, t, "solver", "dev"), cfg, what="dev answers")
+            r_dev = judge(dev, dev_answers, verifier)                                                                  # (M, m)
+        with clock("write"):
+            drafts = generator_role.write_questions(generator, batch, (cfg.seed, t, "generator", "write"), cfg, solver)  # (D, n)
+            slots = [(d, j) for d in range(len(drafts)) for j in range(cfg.questions_per_doc) if drafts[d][j].question is not None]
+            questions = [drafts[d][j].question for d, j in slots]                                                       # Q
+        with clock("answer"):
+            answers = solver_role.answer_questions(solver, questions, cfg.answers_per_question, (cfg.seed, t, "solver", "answer"), cfg)
+            r = judge(questions, answers, verifier)                                                                     # (Q, m)
+            A_sol = center(solver_role.settled(r))
+
+        s_hat = g_dev = None
+        if cfg.reward != "fixed":
+            with clock("influence"):                                        # before either model moves
+                g_dev = dev_gradient(solver, dev_answers, center(solver_role.settled(r_dev)), cfg)
+                g_dev = g_dev_average = dev_ema(g_dev_average, g_dev, cfg.dev_ema)
+                s_hat = influence_scores(solver, answers, A_sol, g_dev, cfg)                                            # (Q,)
+
+        s = torch.full((len(drafts), cfg.questions_per_doc), cfg.invalid_score)                                         # (D, n)
+        for (d, j), score in zip(slots, s_hat if s_hat is not None else [0.0] * len(slots)):
+            s[d, j] = score
+        A_gen = dugrpo(s, cfg.advantage)                                                                                # (D, n)
+
+        generator_step = solver_step = None
+        if g_dev is not None:
+            with clock("update_generator"):
+                generator_step = update(generator, [[draft.rollout for draft in row] for row in drafts], A_gen, cfg, what="update generator")
+        if questions:
+            with clock("update_solver"):
+                solver_step = update(solver, answers, A_sol, cfg, what="update solver")
+
+        with clock("evaluate"):
+            result = evaluate(solver, test, t, cfg, verifier) if t % cfg.eval_every == 0 or t == cfg.iterations else None
+        log.iteration(t, clock, drafts=drafts, slots=slots, dev_answers=dev_answers, r_dev=r_dev, answers=answers, r=r, A_sol=A_sol, s_hat=s_hat, g_dev=g_dev,
+                      A_gen=A_gen, generator_step=generator_step, solver_step=solver_step, test=result, verifier=verifier,
+                      skipped=solver.skipped + generator.skipped)
+        if t % cfg.checkpoint_every == 0 or t == cfg.iterations:
+            save(cfg, t, policies, g_dev_average, log)
+    verifier.close()
+    log.finish(policies)
+    return cfg.run
+
+
+# ---------------------------------------------------------------- what the loop above calls
+
+def own_folder(cfg):
+    """A new run never writes over an old one: a folder that was named is refused, a default one gets the next free number."""
+    taken = lambda folder: os.path.exists(os.path.join(folder, "metrics.jsonl"))
+    if cfg.resume or not taken(cfg.run):
+        return cfg
+    if "run" in cfg.given:
+        raise InputError(f"--run {cfg.run}: holds a run already; give another folder, or go on with it by --resume {cfg.run}")
+    return replace(cfg, run=next(folder for i in itertools.count(2) if not taken(folder := f"{cfg.run}-{i}")))
+
+
+def load_data(cfg, solver, generator, log):
+    """-> (documents, dev questions, test questions or []); what does not fit the prompt limit is left out, counted and said."""
+    count = lambda text: len(generator.tokenizer(text, add_special_tokens=False).input_ids)
+    documents = load_documents(cfg.documents, max_tokens=cfg.max_chunk_tokens, count_tokens=count)
+    fits_generator = lambda document: len(generator.prompt_ids(generator_role.prompt_text(document)))
+    fits_solver = lambda question: len(solver.prompt_ids(solver_role.prompt_text(question)))
+    documents, skipped = keep_fitting(documents, fits_generator, cfg.max_prompt_tokens, "documents")
+    log.say(f"{len(documents)} documents from {cfg.documents}, {skipped} left out as longer than {cfg.max_prompt_tokens} tokens")
+    sets = []
+    for name in ("dev", "test"):
+        path = getattr(cfg, name)
+        questions, skipped = keep_fitting(load_questions(path), fits_solver, cfg.max_prompt_tokens, f"{name} questions") if path else ([], 0)
+        log.say(f"{len(questions)} {name} questions from {path}, {skipped} left out as too long" if path else f"no {name} questions")
+        sets.append(questions)
+    return documents, *sets
+
+
+def judge(questions, answers, verifier):
+    """(Q, m) answers -> (Q, m) rewards, judged by the main rank: a check that times out on one machine might not on another."""
+    return ranks.from_main(solver_role.rewards(questions, answers, verifier) if ranks.is_main() else None)
+
+
+def evaluate(solver, test, t, cfg, verifier):
+    """Accuracy on the test questions at the present weights, or None without a test set. Nothing trains on it."""
+    return accuracy(solver, test, cfg.eval_samples, (cfg.seed, t, "solver", "test"), cfg, verifier, what="test answers") if test else None
+
+
+def save(cfg, t, policies, g_dev_average, log):
+    """The newest checkpoint becomes that of the end of iteration t."""
+    if ranks.is_main():
+        checkpoint.save(cfg.run, policies, {"iteration": t, **log.state()}, g_dev_average if cfg.dev_ema else None)
+    ranks.barrier()
+
+
+def resume(cfg, policies, log):
+    """Put the newest whole checkpoint into the policies and cut the logs back to it -> (its iteration, running mean of g_dev or None)."""
+    folder, state = checkpoint.find(cfg.run) if cfg.resume else (None, None)
+    if folder is None:
+        log.restore(None)
+        return 0, None
+    log.restore(state)
+    return state["iteration"], checkpoint.load(folder, state, policies)
+
+
+def main():
+    try:
+        cfg = config.parse()
+        train(cfg)
+    except InputError as error:
+        if ranks.is_main():
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nstopped; nothing of a finished iteration is lost. Go on with: python train.py --resume RUN", file=sys.stderr)
+        return 130
+    finally:
+        ranks.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
