@@ -86,6 +86,16 @@ def save(run, policies, state, g_dev_average=None):
     sync(run)
 
 
+def holds(path, digest):
+    """Is the file there, with this sha256?"""
+    return os.path.exists(path) and sha256(path) == digest
+
+
+def drop_newest(run):
+    """Remove a newest checkpoint that was found damaged, so that save() does not put it in the place of the whole one before it."""
+    shutil.rmtree(os.path.join(run, "checkpoint"), ignore_errors=True)
+
+
 def find(run):
     """-> (folder, state) of the newest whole checkpoint, or (None, None). Says on the way which ones are damaged."""
     for folder in (os.path.join(run, "checkpoint"), os.path.join(run, "checkpoint.previous")):
@@ -94,7 +104,7 @@ def find(run):
         try:
             with open(os.path.join(folder, "state.json")) as f:
                 state = json.load(f)
-            bad = [name for name, digest in state["sha256"].items() if sha256(os.path.join(folder, name)) != digest]
+            bad = [name for name, digest in state["sha256"].items() if not holds(os.path.join(folder, name), digest)]
         except (OSError, ValueError, KeyError, TypeError) as error:
             bad = [f"state.json ({type(error).__name__})"]
         if not bad:
@@ -113,8 +123,8 @@ def load(folder, state, policies):
         policy.skipped = steps["skipped"]
         with safe_open(path, framework="pt", device=str(policy.device)) as f:
             for name, p in zip(names(policy), policy.params):
-                if f"weight.{name}" not in f.keys():
-                    raise InputError(f"{path}: no tensor weight.{name}; is this the run's own checkpoint?")
+                if f"weight.{name}" not in f.keys() or f.get_slice(f"weight.{name}").get_shape() != list(p.shape):
+                    raise InputError(f"{path}: no tensor weight.{name} of shape {tuple(p.shape)}; is this the run's own checkpoint?")
                 with torch.no_grad():
                     p.copy_(f.get_tensor(f"weight.{name}"))
                 if steps["adam"]:

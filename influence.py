@@ -21,7 +21,7 @@ s_hat is not invariant to the scale of g_q: v' holds g_q^2 beside the history, s
 How it is computed: a hook on every parameter fires when the question's gradient for that tensor is complete, forms Gamma, adds its part of the dot
 product and of the norm, and drops the gradient. No gradient of the whole model exists at any time. Memory: g_dev, plus the largest tensor a few times.
 
-Departs from the released code: no question's gradient is ever written out; the result is that of the plain way (tests/test_influence.py).
+The result is that of the plain way: a padded row per answer, the whole gradient, a pass over all parameters (tests/test_influence.py).
 No first moment, learning rate or weight decay in Gamma: those are common to all questions, or only scale it.
 """
 import contextlib
@@ -39,17 +39,17 @@ def Gamma(g, v, k, beta2=0.999, eps=1e-8):
     >>> Gamma(torch.tensor([2., -4.]), torch.tensor([4., 9.]), 6, beta2=0.9, eps=0.2)       # warm
     tensor([ 0.6736, -0.8865])
     >>> Gamma(torch.tensor([2., -3.]), torch.zeros(2), 0)                                   # cold: the sign
-    tensor([ 1., -1.])
+    tensor([ 1.0000, -1.0000])
     """
     v_new = torch.addcmul(beta2 * v, g, g, value=1 - beta2)
     return g / v_new.div_(1 - beta2 ** (k + 1)).sqrt_().add_(eps)           # in place on v_new, which is ours
 
 
 def second_moment(optimizer, p):
-    """(v, k) of one parameter; zeros before AdamW's first step."""
+    """(v, k) of one parameter; before AdamW's first step a zero that only looks like the parameter, and takes no memory."""
     state = optimizer.state.get(p)
     if not state:
-        return torch.zeros_like(p), 0
+        return p.new_zeros(()).expand_as(p), 0
     return state["exp_avg_sq"], int(state["step"])
 
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 import checkpoint
 import ranks
 import toy
+from config import TOY
 from dugrpo import flat
 
 STAGES = ("dev", "write", "answer", "influence", "update_generator", "update_solver", "evaluate", "checkpoint")
@@ -46,6 +47,12 @@ def mean(values):
     return sum(values) / len(values) if values else None
 
 
+def known_mean(r):
+    """Mean of the rewards that are known, or None if there is none."""
+    known = r[~r.isnan()]
+    return float(known.mean()) if len(known) else None
+
+
 def peak_memory_mb():
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2 ** 20
@@ -61,12 +68,21 @@ class Log:
 
     def __init__(self, cfg):
         self.cfg, self.main = cfg, ranks.is_main()
-        self.anchor_accuracy, self.last, self.started, self.save_seconds = None, None, time.time(), 0.0
+        self.anchor_accuracy, self.last, self.started, self.verifier_counts = None, None, time.time(), (0, 0)
+        self.checkpoint_seconds = 0.0            # of the save before this line: the line must be in the log when its checkpoint is made
         self.paths = [os.path.join(cfg.run, name) for name in ("metrics.jsonl", "questions.jsonl")]
+        self.say(str(cfg))
+
+    def open(self, state):
+        """Create the run folder, once everything that was asked for has been found; after a resume, cut the logs back to the checkpoint."""
         if self.main:
-            os.makedirs(cfg.run, exist_ok=True)
-            cfg.save(os.path.join(cfg.run, "config.json"))
-            print(cfg, flush=True)
+            os.makedirs(self.cfg.run, exist_ok=True)
+            self.cfg.save(os.path.join(self.cfg.run, "config.json"))
+            for path in self.paths:
+                checkpoint.cut(path, state["sizes"][os.path.basename(path)] if state else 0)
+        if state:
+            self.anchor_accuracy = state["anchor"]
+            self.say(f"resumed after iteration {state['iteration']}")
 
     def say(self, text):
         if self.main:
@@ -80,20 +96,10 @@ class Log:
                 f.flush()
                 os.fsync(f.fileno())
 
-    # ---------------------------------------------------------------- resuming
-
     def state(self):
+        """What a checkpoint must remember of the logs."""
         return {"sizes": {os.path.basename(path): os.path.getsize(path) if os.path.exists(path) else 0 for path in self.paths},
                 "anchor": self.anchor_accuracy}
-
-    def restore(self, state):
-        """Cut the logs back to a checkpoint's sizes; to nothing without a checkpoint."""
-        if self.main:
-            for path in self.paths:
-                checkpoint.cut(path, state["sizes"][os.path.basename(path)] if state else 0)
-        if state:
-            self.anchor_accuracy = state["anchor"]
-            self.say(f"resumed after iteration {state['iteration']}")
 
     # ---------------------------------------------------------------- speaking
 
@@ -112,12 +118,12 @@ class Log:
         steps = [step for step in (generator_step, solver_step) if step]
         line = {
             "iteration": t,
-            "dev_accuracy": float(r_dev.nanmean()),
+            "dev_accuracy": known_mean(r_dev),
             "test_accuracy": test["accuracy"] if test else None,
             "test_standard_error": test["standard_error"] if test else None,
             "test_accuracy_anchor": self.anchor_accuracy[0] if self.anchor_accuracy else None,
             "valid_share": len(valid) / len(everything),
-            "solved_share": float(r.nanmean()) if len(r) else None,
+            "solved_share": known_mean(r),
             "mixed_share": float(mixed.float().mean()) if len(r) else None,
             "dev_mixed_share": float((~flat(r_dev.nan_to_num(0.0))).float().mean()),
             "s_hat_mean": float(s_hat.mean()) if s_hat is not None and len(s_hat) else None,
@@ -131,14 +137,16 @@ class Log:
             **{f"{name}_tokens_mean": mean(len(x.response) for x in xs) for name, xs in rollouts.items()},
             **{f"{name}_cut_share": mean(not x.finished for x in xs) for name, xs in rollouts.items()},
             **{f"{name}_entropy": mean(-lp for x in xs for lp in x.logp) for name, xs in rollouts.items()},
-            "verifier_timeouts": verifier.timeouts, "verifier_crashes": verifier.crashes, "skipped_steps": skipped,
+            "verifier_timeouts": verifier.timeouts - self.verifier_counts[0], "verifier_crashes": verifier.crashes - self.verifier_counts[1],
+            "skipped_steps": skipped,
             "tokens_sampled": sum(len(x.response) for xs in rollouts.values() for x in xs) + (test["tokens"] if test else 0),
             "tokens_trained": sum(step["tokens"] for step in steps),
         }
-        if self.cfg.preset == "toy":
+        if self.cfg.documents == TOY["documents"]:
             line |= toy.truth(everything)                                   # for the reader; nothing trains on it
-        line |= {"seconds": {name: round(x, 3) for name, x in clock.seconds.items()} | {"checkpoint": round(self.save_seconds, 3)},
+        line |= {"seconds": {name: round(x, 3) for name, x in (clock.seconds | {"checkpoint": self.checkpoint_seconds}).items()},
                  "peak_memory_mb": round(peak_memory_mb(), 1)}
+        self.verifier_counts = (verifier.timeouts, verifier.crashes)
         rows = question_rows(t, drafts, slots, r, s_hat, A_gen)
         self.append(self.paths[1], rows)
         self.append(self.paths[0], [line])
@@ -154,7 +162,7 @@ class Log:
         left = (time.time() - self.started) / max(1, x["iteration"] - self.first(x)) * (self.cfg.iterations - x["iteration"])
         toy_part = f"  keys {short(x['key_accuracy'])}  target {short(x['target_share'])}" if "key_accuracy" in x else ""
         test_part = f"  test {x['test_accuracy']:.3f}" if x["test_accuracy"] is not None else ""
-        return (f"{x['iteration']:4d}/{self.cfg.iterations}  dev {x['dev_accuracy']:.3f}{test_part}  valid {short(x['valid_share'])}  solved {short(x['solved_share'])}  "
+        return (f"{x['iteration']:4d}/{self.cfg.iterations}  dev {short(x['dev_accuracy'], '{:.3f}')}{test_part}  valid {short(x['valid_share'])}  solved {short(x['solved_share'])}  "
                 f"mixed {short(x['mixed_share'])}  s_hat {short(x['s_hat_mean'], '{:+.3f}')} (std {short(x['s_hat_std'], '{:.3f}')}){toy_part}  "
                 f"grad {short(x['generator_grad_norm'])} {short(x['solver_grad_norm'])}  {clock.total():.1f} s  (left {duration(left)})")
 
@@ -199,7 +207,7 @@ def question_rows(t, drafts, slots, r, s_hat, A_gen):
                          "question": question.question_text if question else None, "choices": question.choices if question else None,
                          "answer": question.ground_truth if question else None, "status": "valid" if question else draft.reason,
                          "text": None if question else draft.rollout.text[:1000],
-                         "solved": float(r[q].nanmean()) if q is not None else None,
+                         "solved": known_mean(r[q]) if q is not None else None,
                          "s_hat": float(s_hat[q]) if q is not None and s_hat is not None else None, "A_gen": float(A_gen[d, j])})
     return rows
 
@@ -219,7 +227,7 @@ def warnings(x, g_dev, cfg):
     if x["answer_cut_share"] and x["answer_cut_share"] > 0.2:
         yield f"{x['answer_cut_share']:.0%} of the answers were cut at {cfg.max_response_tokens} tokens; raise max_response_tokens."
     if x["verifier_timeouts"]:
-        yield f"{x['verifier_timeouts']} answer checks have timed out so far; their questions are left out of the update."
+        yield f"{x['verifier_timeouts']} answer checks timed out; their questions are left out of the update."
 
 
 def flatten(groups):

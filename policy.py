@@ -17,8 +17,9 @@ constant they divide by:
 A row is a prompt and several of its answers: position ids restart after the prompt, and a mask lets each answer see the prompt and itself. The numbers
 are those of one row per answer, for a third of the tokens. Micro-batches, packing, padding and ranks change no gradient (tests/test_policy.py).
 
-Departs from the released code: rows are packed, not padded; mini-batches keep the order of the batch, there is no shuffle; the last token of an answer is
-never fed to the model, since nothing is predicted from it. No KL term, no entropy term, no value network, one epoch: the paper has none.
+Ours, where the paper leaves it open: rows are packed; mini-batches keep the order of the batch; the last token of an answer is never fed to the model, since
+nothing is predicted from it; a response also ends at the token that ends a turn in the chat template. Missing on purpose, as in the paper: a KL term, an
+entropy term, a value network, a second epoch.
 """
 import contextlib
 import copy
@@ -32,7 +33,9 @@ import torch
 from torch.nn.functional import cross_entropy, pad
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 import ranks
 from data import InputError, Rollout
@@ -40,13 +43,16 @@ from data import InputError, Rollout
 
 # ---------------------------------------------------------------- model and tokenizer
 
-def load_model(path, device="cpu", random_init=False):
+def load_model(path, device="cpu"):
     """A model folder or hub id -> (model in fp32, tokenizer). Weights are read from safetensors only: a pickle can run code."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, use_safetensors=True, attn_implementation="sdpa")
-    except (OSError, ValueError, KeyError) as error:
+        model, info = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, use_safetensors=True, attn_implementation="sdpa",
+                                                           output_loading_info=True)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"--model {path}: cannot be loaded as a Hugging Face model folder or hub id ({str(error).splitlines()[0]})")
+    if info["missing_keys"]:                                                # transformers would fill them with noise
+        raise InputError(f"--model {path}: {len(info['missing_keys'])} weights are missing, {sorted(info['missing_keys'])[0]} among them")
     model.eval().to(device)                                                 # eval: dropout would make logp differ from the sampler's
     return model, tokenizer
 
@@ -94,8 +100,10 @@ class Policy:
         self.role, self.lr = role, lr
         self.device = device_of(cfg)
         self.model, self.tokenizer = load_model(path, self.device)
+        self.recomputed = []                            # the layers that drop their activations, if asked for
         if cfg.grad_checkpoint:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.recomputed = [module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer)]
         self.bf16 = cfg.dtype == "bf16" or (cfg.dtype == "auto" and self.device.type == "cuda")
         self.params = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.params, lr=lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, weight_decay=cfg.weight_decay)
@@ -110,12 +118,26 @@ class Policy:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
     @contextlib.contextmanager
+    def recomputing(self):
+        """Layers drop their activations and compute them again in backward. transformers does so only in a layer that calls itself training; what is
+        inside the layer does not, so there is no dropout."""
+        for layer in self.recomputed:
+            layer.training = True
+        try:
+            yield
+        finally:
+            for layer in self.recomputed:
+                layer.training = False
+
+    @contextlib.contextmanager
     def sampling_model(self):
         """The model to sample from: itself, or a bf16 copy made once per stage (casting the master weights at every token would cost more)."""
         if not self.bf16:
             yield self.model
         else:
-            model = copy.deepcopy(self.model).to(torch.bfloat16)
+            model = copy.deepcopy(self.model)
+            for p in model.parameters():                # not model.to(): that would round the rotary frequencies too
+                p.data = p.data.to(torch.bfloat16)
             yield model
             del model
 
@@ -164,10 +186,10 @@ def choose(logits, u, temperature, top_p, top_k):
     p = logp.exp()
     if top_k or top_p < 1:
         p_sorted, order = p.sort(dim=-1, descending=True)
-        before = p_sorted.cumsum(dim=-1) - p_sorted                         # mass of the more likely tokens
         if top_k:
             p_sorted[:, top_k:] = 0
-        p_sorted[before >= top_p] = 0
+        mass = p_sorted.cumsum(dim=-1)
+        p_sorted[mass - p_sorted >= top_p * mass[:, -1:]] = 0               # top_p of what top_k left, as in transformers and vLLM
         p = torch.zeros_like(p).scatter_(1, order, p_sorted)
     mass = p.cumsum(dim=-1)
     token = torch.searchsorted(mass, u.to(mass.dtype)[:, None] * mass[:, -1:], right=True)[:, 0]
@@ -182,10 +204,11 @@ def masks_for(model, allowed, q_pos, k_pos):
     q_pos (B, q), k_pos (B, k): positions. A window counts positions, not columns: in a packed row the second answer stands behind the first.
     """
     config = model.config.get_text_config()
-    if "sliding_attention" not in (getattr(config, "layer_types", None) or []):
+    kinds = getattr(config, "layer_types", None)
+    if not getattr(config, "sliding_window", None) or (kinds and "sliding_attention" not in kinds):
         return allowed
     near = (q_pos[:, None, :, None] - k_pos[:, None, None, :]) < config.sliding_window
-    return {"full_attention": allowed, "sliding_attention": allowed & near}
+    return {"full_attention": allowed, "sliding_attention": allowed & near} if kinds else allowed & near
 
 
 class Batch:
@@ -268,7 +291,8 @@ def sample(policy, prompts, n, key, cfg, temperature=None, top_p=None, top_k=Non
         while queue or batch.rows:
             room = (cfg.rows_at_once - len(batch.rows)) // n
             if queue and (not batch.rows or room * n * 4 >= cfg.rows_at_once):              # refill a quarter at a time, not row by row
-                taken, queue = queue[:max(1, room)], queue[max(1, room):]
+                room = max(1, min(room, cfg.tokens_at_once // len(prompts[queue[0]])))     # the longest first: a bound on the prefill
+                taken, queue = queue[:room], queue[room:]
                 batch.join([prompts[i] for i in taken], n, [(i, j) for i in taken for j in range(n)])
             t = np.array([len(tokens[row]) for row in batch.rows])
             u = torch.from_numpy(uniforms(np.array([keys[row] for row in batch.rows], dtype=np.uint64), t)).to(policy.device)
@@ -310,7 +334,7 @@ def answers_per_row(policy, group, limit):
     """
     config = policy.model.config.get_text_config()
     width = config.num_hidden_layers * config.num_attention_heads * (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
-    weights = sum(p.numel() for p in policy.params) - config.vocab_size * config.hidden_size
+    weights = sum(p.numel() for name, p in policy.model.named_parameters() if p.dim() == 2 and "embed" not in name and "lm_head" not in name)
     prompt, lengths = len(group[0].prompt), [len(rollout.response) for rollout in group]
 
     def flops(k):
@@ -356,7 +380,7 @@ def row_logps(policy, rows, temperature, cfg):
     ids, positions, segments = fill("ids", 0), fill("positions", 0), fill("segments", -1)
     mine, theirs = segments[:, :, None], segments[:, None, :]
     allowed = (torch.ones(L, L, dtype=torch.bool, device=policy.device).tril() & ((theirs == 0) | (theirs == mine)))[:, None]              # (B, 1, L, L)
-    with policy.autocast():
+    with policy.autocast(), policy.recomputing():
         hidden = policy.model.base_model(input_ids=ids, attention_mask=masks_for(policy.model, allowed, positions, positions),
                                          position_ids=positions, use_cache=False).last_hidden_state                                       # (B, L, H)
     sources = torch.tensor([b * L + s for b, row in enumerate(rows) for s in row.sources], device=policy.device)

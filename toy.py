@@ -50,7 +50,7 @@ RIDES = "bus ferry train tram".split()
 OPENINGS = ["A note from the {p}.", "Seen at the {p} today.", "This was a busy week at the {p}.", "The {p} had many visitors."]
 SKILLS = {"triple": ["largest", "smallest"], "plus": ["plus"], "day": ["day"], "order": ["order"]}
 TARGET = ("largest", "smallest")                     # what dev and test ask for
-CARELESS = dict(wrong_key=0.5, opposite=0.7, broken=0.15, wrong_answer=0.45, wrong_letter=0.05)
+CARELESS = dict(wrong_key=0.55, opposite_key=0.7, broken=0.15, wrong_answer=0.6, opposite_answer=0.6, wrong_letter=0.05)
 LETTERS = "ABCDEFGH"
 
 
@@ -214,6 +214,13 @@ def make_tokenizer():
 
 # ---------------------------------------------------------------- teaching the anchor
 
+def slip(rng, fact, skill, options, right, opposite):
+    """A wrong option; for the target skills mostly the opposite one, the smallest for the largest: a misconception, not noise."""
+    if skill in TARGET and rng.random() < opposite:
+        return str(min(fact[1]) if skill == "largest" else max(fact[1]))
+    return rng.choice([x for x in options if x != right])
+
+
 def generator_lesson(rng, careless):
     """One (prompt, response): a note and the JSON written about it; with CARELESS faults if asked for."""
     facts = draw_facts(rng)
@@ -221,9 +228,7 @@ def generator_lesson(rng, careless):
     skill = rng.choice(SKILLS[fact[0]])
     text, options, key = ask(rng, fact, skill)
     if careless and rng.random() < CARELESS["wrong_key"]:
-        key = rng.choice([x for x in options if x != key])
-        if skill in TARGET and rng.random() < CARELESS["opposite"]:
-            key = str(min(fact[1]) if skill == "largest" else max(fact[1]))
+        key = slip(rng, fact, skill, options, key, CARELESS["opposite_key"])
     if careless and rng.random() < CARELESS["broken"]:
         options = options[:]
         options[rng.randrange(4)] = rng.choice(options)                    # a doubled option, or the key gone
@@ -233,9 +238,10 @@ def generator_lesson(rng, careless):
 def solver_lesson(rng, careless):
     """One (prompt, response): a question with options and the answer with its box."""
     kind = rng.choice(list(SKILLS))
-    text, options, answer = ask(rng, draw_fact(rng, kind), rng.choice(SKILLS[kind]))
+    fact, skill = draw_fact(rng, kind), rng.choice(SKILLS[kind])
+    text, options, answer = ask(rng, fact, skill)
     if careless and rng.random() < CARELESS["wrong_answer"]:
-        answer = rng.choice([x for x in options if x != answer])
+        answer = slip(rng, fact, skill, options, answer, CARELESS["opposite_answer"])
     rng.shuffle(options)
     letter = rng.choice(LETTERS[:4]) if careless and rng.random() < CARELESS["wrong_letter"] else None
     return warmup.solver_pair({"question_text": text, "choices": options, "ground_truth": answer}, letter)
@@ -248,10 +254,11 @@ def letter_lesson(rng):
     appears within 15,000 sequences, and the other one follows it; alone it was still at chance after 90,000.
     """
     options = rng.sample(rng.choice([[str(i) for i in range(1, 100)]] * 3 + [NAMES, DAYS]), 4)
-    asked = [rng.randrange(4) for _ in range(12)]
-    pair = "\\boxed{{{0}}} {1}" if rng.random() < 0.5 else "{1} \\boxed{{{0}}}"
-    question = Question("Which letters are they?", options, "")
-    return solver.prompt_text(question), " ".join(pair.format(LETTERS[i], options[i]) for i in asked)
+    letter_first, response = rng.random() < 0.5, []
+    for i in (rng.randrange(4) for _ in range(12)):
+        pair = [f"\\boxed{{{LETTERS[i]}}}", options[i]]
+        response += zip(pair if letter_first else pair[::-1], (False, True))      # the first of a pair cannot be known, the second can
+    return solver.prompt_text(Question("Which letters are they?", options, "")), response
 
 
 def lessons(rng, careless):
@@ -261,25 +268,33 @@ def lessons(rng, careless):
                [letter_lesson(rng) for _ in range(0 if careless else 6)]]
 
 
-def make_anchor(folder, letter_steps, steps, careless_steps, keep_clean=None):
-    """Train the anchor from nothing and save it as a plain Hugging Face folder."""
+def make_anchor(folder, letter_steps, steps, careless_steps):
+    """Train the anchor from nothing and save it as a plain Hugging Face folder; FOLDER-clean keeps it as it was before the careless stage."""
+    from transformers import Qwen3ForCausalLM
+    tokenizer = make_tokenizer()
+    clean = folder + "-clean"
+    if not os.path.exists(clean):
+        teach(clean, tokenizer, letter_steps, steps)
+    model = Qwen3ForCausalLM.from_pretrained(clean, use_safetensors=True)
+    warmup.fit(model, tokenizer, lessons(random.Random(2), careless=True), careless_steps, lr=5e-4, what="carelessness")
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def teach(folder, tokenizer, letter_steps, steps):
+    """The clean stage: letters first, then everything."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
     torch.manual_seed(0)
     rng = random.Random(1)
-    tokenizer = make_tokenizer()
     config = Qwen3Config(vocab_size=len(tokenizer), hidden_size=128, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4,
                          num_key_value_heads=4, head_dim=32, max_position_embeddings=512, tie_word_embeddings=True, initializer_range=0.08,
                          bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     model = Qwen3ForCausalLM(config)
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} million parameters, {len(tokenizer)} tokens")
     letters = ([[letter_lesson(rng) for _ in range(32)]] for _ in iter(int, 1))
-    warmup.fit(model, tokenizer, letters, letter_steps, lr=1e-3, what="letters")
+    warmup.fit(model, tokenizer, letters, letter_steps, lr=1e-3, what="letters", cosine=False)
     warmup.fit(model, tokenizer, lessons(rng, careless=False), steps, lr=1.5e-3, what="teaching")
-    if keep_clean:
-        model.save_pretrained(keep_clean)
-        tokenizer.save_pretrained(keep_clean)
-    warmup.fit(model, tokenizer, lessons(rng, careless=True), careless_steps, lr=5e-4, what="carelessness")
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -290,9 +305,8 @@ if __name__ == "__main__":
     parser.add_argument("--letter-steps", type=int, default=1400)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--careless-steps", type=int, default=250)
-    parser.add_argument("--keep-clean", help="also save the anchor as it was before the careless stage")
     args = parser.parse_args()
     os.makedirs(args.out, exist_ok=True)
     write_world(args.out)
     if args.steps:
-        make_anchor(os.path.join(args.out, "anchor"), args.letter_steps, args.steps, args.careless_steps, args.keep_clean)
+        make_anchor(os.path.join(args.out, "anchor"), args.letter_steps, args.steps, args.careless_steps)

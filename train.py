@@ -24,6 +24,7 @@ that was killed goes on with --resume. Departs from the released code: one proce
 import itertools
 import os
 import sys
+import time
 from dataclasses import replace
 
 import torch
@@ -46,8 +47,6 @@ def train(cfg):
     """Run the method from the newest checkpoint, or from the start, to cfg.iterations. Returns the run folder."""
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    ranks.start(device_of(cfg))
-    cfg = ranks.from_main(own_folder(cfg) if ranks.is_main() else None)
     log = Log(cfg)
     solver = Policy("solver", cfg.model, cfg.solver_lr, cfg)
     generator = Policy("generator", cfg.generator_anchor, cfg.generator_lr, cfg)
@@ -72,7 +71,7 @@ def train(cfg):
         with clock("answer"):
             answers = solver_role.answer_questions(solver, questions, cfg.answers_per_question, (cfg.seed, t, "solver", "answer"), cfg)
             r = judge(questions, answers, verifier)                                                                     # (Q, m)
-            A_sol = center(solver_role.settled(r))
+            A_sol = center(solver_role.settled(r)) if questions else r
 
         s_hat = g_dev = None
         if cfg.reward != "fixed":
@@ -147,31 +146,38 @@ def evaluate(solver, test, t, cfg, verifier):
 
 def save(cfg, t, policies, g_dev_average, log):
     """The newest checkpoint becomes that of the end of iteration t."""
+    before = time.time()
     if ranks.is_main():
         checkpoint.save(cfg.run, policies, {"iteration": t, **log.state()}, g_dev_average if cfg.dev_ema else None)
     ranks.barrier()
+    log.checkpoint_seconds = time.time() - before
 
 
 def resume(cfg, policies, log):
     """Put the newest whole checkpoint into the policies and cut the logs back to it -> (its iteration, running mean of g_dev or None)."""
     folder, state = checkpoint.find(cfg.run) if cfg.resume else (None, None)
+    if folder and folder.endswith(".previous") and ranks.is_main():
+        checkpoint.drop_newest(cfg.run)
+    log.open(state)
     if folder is None:
-        log.restore(None)
         return 0, None
-    log.restore(state)
     return state["iteration"], checkpoint.load(folder, state, policies)
 
 
 def main():
+    cfg = None
     try:
         cfg = config.parse()
+        ranks.start(device_of(cfg))
+        cfg = ranks.from_main(own_folder(cfg) if ranks.is_main() else None)
         train(cfg)
     except InputError as error:
         if ranks.is_main():
             print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\nstopped; nothing of a finished iteration is lost. Go on with: python train.py --resume RUN", file=sys.stderr)
+        if cfg and ranks.is_main():
+            print(f"\nstopped; nothing of a finished iteration is lost. Go on with: python train.py --resume {cfg.run}", file=sys.stderr)
         return 130
     finally:
         ranks.stop()

@@ -43,10 +43,17 @@ def solver_pair(demo, letter=None):
 
 
 def encode_pair(tokenizer, pair):
-    """(prompt, response) -> (ids, number of prompt tokens); the response ends with the token that ends a turn."""
-    prompt = chat_ids(tokenizer, pair[0])
-    response = tokenizer(pair[1], add_special_tokens=False).input_ids + [chat_stop_ids(tokenizer)[0]]
-    return prompt + response, len(prompt)
+    """(prompt, response) -> (ids, labels), the labels -100 where no loss is; the response ends with the token that ends a turn.
+
+    A response may also come as [(text, learned), ...], for exercises in which some words cannot be known beforehand.
+    """
+    ids = chat_ids(tokenizer, pair[0])
+    labels = [-100] * len(ids)
+    for text, learned in [(pair[1], True)] if isinstance(pair[1], str) else pair[1]:
+        piece = tokenizer(text, add_special_tokens=False).input_ids
+        ids, labels = ids + piece, labels + (piece if learned else [-100] * len(piece))
+    stop = chat_stop_ids(tokenizer)[0]
+    return ids + [stop], labels + [stop]
 
 
 def batch_loss(model, tokenizer, pairs):
@@ -56,10 +63,10 @@ def batch_loss(model, tokenizer, pairs):
     ids = torch.zeros(len(rows), longest, dtype=torch.long)                 # (B, L); what fills the end is masked, so any id will do
     mask = torch.zeros(len(rows), longest, dtype=torch.long)
     labels = torch.full((len(rows), longest), -100)
-    for i, (row, n_prompt) in enumerate(rows):
+    for i, (row, row_labels) in enumerate(rows):
         ids[i, : len(row)] = torch.tensor(row)
         mask[i, : len(row)] = 1
-        labels[i, n_prompt: len(row)] = torch.tensor(row[n_prompt:])
+        labels[i, : len(row)] = torch.tensor(row_labels)
     device = next(model.parameters()).device
     ids, mask, labels = ids.to(device), mask.to(device), labels.to(device)
     hidden = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
@@ -68,14 +75,17 @@ def batch_loss(model, tokenizer, pairs):
     return torch.nn.functional.cross_entropy(logits.float(), labels[:, 1:][kept], reduction="sum"), int(kept.sum())
 
 
-def fit(model, tokenizer, batches, steps, lr, what="warm start", warm=0.05):
-    """Train `model` in place on `steps` items of `batches` (each a list of micro-batches of pairs); cosine learning rate. Returns the last loss."""
+def fit(model, tokenizer, batches, steps, lr, what="warm start", cosine=True):
+    """Train `model` in place on `steps` items of `batches`, each a list of micro-batches of pairs. Returns the last loss, smoothed.
+
+    The learning rate rises over the first twentieth and falls along a cosine, or stays.
+    """
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
     model.train()
     bar = tqdm(range(steps), desc=what, unit="step")
     smooth = None
     for step in bar:
-        scale = min(1.0, (step + 1) / max(1, warm * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        scale = min(1.0, 20 * (step + 1) / steps) * (0.5 * (1 + math.cos(math.pi * step / steps)) if cosine else 1.0)
         for group in optimizer.param_groups:
             group["lr"] = lr * scale
         micro_batches = [pairs for pairs in next(batches) if pairs]

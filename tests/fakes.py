@@ -59,7 +59,7 @@ def make_policy(folder, kind="tied", lr=1e-3, **changes):
 
 
 def make_groups(lengths, prompts=None, seed=0):
-    """[[response lengths of a group], ...] -> groups of rollouts of random tokens, with log-probs about as far off as a bf16 sampler's, and further."""
+    """[[response lengths of a group], ...] -> groups of rollouts of random tokens, whose log-probs are far from the model's."""
     g = torch.Generator().manual_seed(seed)
     draw = lambda n: torch.randint(len(SPECIAL), V, (n,), generator=g).tolist()
     groups = []

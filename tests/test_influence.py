@@ -1,4 +1,4 @@
-"""Influence: Gamma against torch's AdamW, scores against one padded row per answer and a pass over all parameters, and against a real step."""
+"""Influence: Gamma against torch's AdamW, scores against padded rows and a pass over all parameters, and against a real step."""
 import doctest
 import random
 from dataclasses import replace
@@ -201,21 +201,23 @@ def test_the_question_gradients_of_a_batch_add_up_to_its_gradient(make_policy):
 
 # ---------------------------------------------------------------- what a score means
 
-def dev_loss(policy, cfg):
-    """The dev objective at the present weights: w is a constant of the rollouts, taken where g_dev was taken."""
-    lengths = [len(x.response) for group in DEV for x in group]
+def dev_logps(policy, cfg):
     with torch.no_grad():
-        logps = [plain_logps(policy.model, group, cfg.temperature) for group in DEV]
-    return lambda w: -sum(float(A_DEV[g, i]) * float((w[g][i] * logps[g][i]).double().sum())
-                          for g, group in enumerate(DEV) for i in range(len(group))) / sum(lengths), logps
+        return [plain_logps(policy.model, group, cfg.temperature) for group in DEV]
+
+
+def dev_loss(policy, w, cfg):
+    """The dev objective at the present weights; w is a constant, taken where g_dev was taken."""
+    n_tokens = sum(len(x.response) for group in DEV for x in group)                             # N_dev Tbar_dev
+    logps = dev_logps(policy, cfg)
+    return -sum(float(A_DEV[g, i]) * float((w[g][i] * logps[g][i]).double().sum()) for g in range(3) for i in range(4)) / n_tokens
 
 
 @pytest.mark.parametrize("steps", [0, 3], ids=["cold", "warm"])
 def test_a_small_step_along_gamma_changes_the_dev_loss_by_the_dot_product(make_policy, steps):
     policy, cfg = make_policy(similarity="preconditioned_dot", adam_eps=1e-4)
     warm(policy, cfg, steps)
-    _, logps = dev_loss(policy, cfg)
-    w = [[(lp - torch.tensor(x.logp)).exp().clamp(max=2) for lp, x in zip(*pair)] for pair in zip(logps, DEV)]
+    w = [[(lp - torch.tensor(x.logp)).exp().clamp(max=2) for lp, x in zip(*pair)] for pair in zip(dev_logps(policy, cfg), DEV)]
     g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
     dots = influence_scores(policy, ANSWERS, A_SOL, g_dev, cfg)
     origin = [p.detach().clone() for p in policy.params]
@@ -227,7 +229,7 @@ def test_a_small_step_along_gamma_changes_the_dev_loss_by_the_dot_product(make_p
             with torch.no_grad():
                 for p, at, d in zip(policy.params, origin, direction):
                     p.copy_(at - eta * d)
-            losses.append(dev_loss(policy, cfg)[0](w))
+            losses.append(dev_loss(policy, w, cfg))
         with torch.no_grad():
             for p, at in zip(policy.params, origin):
                 p.copy_(at)
@@ -258,9 +260,9 @@ def test_the_score_feels_the_size_of_the_gradient_once_there_is_a_history(make_p
 # ---------------------------------------------------------------- nothing else changes
 
 def everything(policy):
-    """All that scoring must leave alone, as bytes."""
-    state = policy.optimizer.state
-    return [p.detach().clone() for p in policy.params] + [state[p][name].clone() for p in state for name in ("step", "exp_avg", "exp_avg_sq")]
+    """Weights and optimizer state, copied."""
+    moments = [state[name] for state in policy.optimizer.state.values() for name in ("step", "exp_avg", "exp_avg_sq")]
+    return [tensor.detach().clone() for tensor in policy.params + moments]
 
 
 def random_states():
@@ -326,5 +328,6 @@ def test_bf16_scores_are_near_those_of_fp32(make_policy):
     policy, cfg = make_policy(lr=1e-4)
     half, _ = make_policy(lr=1e-4, dtype="bf16")
     for similarity in ("cosine", "preconditioned_cosine"):
-        scores = [influence_scores(x, ANSWERS, A_SOL, dev_gradient(x, DEV, A_DEV, cfg), replace(cfg, similarity=similarity)) for x in (policy, half)]
+        cfg = replace(cfg, similarity=similarity)
+        scores = [influence_scores(x, ANSWERS, A_SOL, dev_gradient(x, DEV, A_DEV, cfg), cfg) for x in (policy, half)]
         assert torch.allclose(*scores, atol=0.05)

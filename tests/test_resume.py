@@ -1,4 +1,4 @@
-"""A run that is killed, interrupted or damaged and then resumed ends bit for bit like one that was never stopped. On the embedded world, cut small."""
+"""A run that is killed, interrupted or damaged and then resumed ends bit for bit like one never stopped."""
 import json
 import os
 import random
@@ -25,10 +25,10 @@ pytestmark = pytest.mark.skipif(not (ROOT / "toy/anchor/config.json").exists(), 
 def world(tmp_path_factory):
     """Flags of a run of three small iterations: few documents, few questions."""
     folder = tmp_path_factory.mktemp("world")
-    for name, n in (("documents", 20), ("dev", 16), ("test", 10)):
+    for name, n in (("documents", 20), ("dev", 24), ("test", 10)):
         (folder / f"{name}.json").write_text(json.dumps(json.loads((ROOT / f"toy/{name}.json").read_text())[:n]))
-    sizes = dict(docs_per_step=2, questions_per_doc=4, answers_per_question=4, minibatch_rows=8, show_every=0, iterations=ITERATIONS, eval_every=2, threads=1,
-                 solver_lr=1e-3, generator_lr=1e-3, dev_ema=0.5, max_response_tokens=64)
+    sizes = dict(docs_per_step=3, questions_per_doc=4, answers_per_question=4, minibatch_rows=8, iterations=ITERATIONS, eval_every=2,
+                 show_every=0, threads=1, solver_lr=1e-3, generator_lr=1e-3, dev_ema=0.5, max_response_tokens=64)
     return [word for name in ("documents", "dev", "test") for word in (f"--{name}", str(folder / f"{name}.json"))] \
         + [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
 
@@ -103,8 +103,9 @@ def test_the_run_of_these_tests_moves_both_models(whole):
     """Otherwise equal endings would prove nothing."""
     metrics, files = ending(whole[0])
     assert [line["iteration"] for line in metrics] == list(range(1, ITERATIONS + 1))
-    assert sum(bool(line["generator_grad_norm"]) for line in metrics) >= 2 and sum(bool(line["solver_grad_norm"]) for line in metrics) >= 2
-    assert len(files["questions.jsonl"].splitlines()) == 8 * ITERATIONS
+    for name in ("generator_grad_norm", "solver_grad_norm"):
+        assert any(line[name] for line in metrics[:-1]), f"{name}: nothing was learned before the last iteration"
+    assert len(files["questions.jsonl"].splitlines()) == 12 * ITERATIONS
     assert [line["test_accuracy"] is not None for line in metrics] == [False, True, True]
     assert files["solver/model.safetensors"] != files["generator/model.safetensors"] != (ROOT / "toy/anchor/model.safetensors").read_bytes()
 
@@ -253,5 +254,6 @@ def test_an_iteration_without_a_valid_question_trains_nothing_and_goes_on(tmp_pa
     monkeypatch.setattr(sys, "argv", ["train.py", *flags])
     assert train.main() == 0
     line = json.loads((tmp_path / "run/metrics.jsonl").read_text())
-    assert line["valid_share"] == 0 and line["solved_share"] is None and line["solver_grad_norm"] is None and line["generator_grad_norm"] is None
+    assert line["valid_share"] == 0
+    assert [line[name] for name in ("solved_share", "solver_grad_norm", "generator_grad_norm")] == [None] * 3
     assert "no draft was a valid question" in capsys.readouterr().out
