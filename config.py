@@ -59,7 +59,7 @@ class Config:
     resume: str | None = f(None, "go on with the run in this folder")
 
     # one iteration
-    iterations: int = f(30, "how often the two models are updated", "T", 100)
+    iterations: int = f(45, "how often the two models are updated", "T", 100)
     seed: int = f(0, "every random choice follows from it", "", "42, 123, 456")
     docs_per_step: int = f(12, "documents read in an iteration", "D", 128)
     questions_per_doc: int = f(8, "drafts written from each document", "n", 8)
@@ -76,8 +76,8 @@ class Config:
     dev_ema: float = f(0.0, "share of the old g_dev kept from iteration to iteration; 0: off", "", "off (0.9 when on)")
 
     # the updates; one AdamW per role, constant learning rate
-    solver_lr: float = f(1e-4, "learning rate of the solver", "eta_theta", 2e-6)
-    generator_lr: float = f(1e-4, "learning rate of the generator", "eta_phi", "6e-6 (4B), 4e-6 (8B)")
+    solver_lr: float = f(3e-5, "learning rate of the solver", "eta_theta", 2e-6)
+    generator_lr: float = f(1.5e-4, "learning rate of the generator", "eta_phi", "6e-6 (4B), 4e-6 (8B)")
     beta1: float = f(0.9, "AdamW's first-moment decay", "beta1", 0.9)
     beta2: float = f(0.999, "AdamW's second-moment decay, also in Gamma", "beta2", 0.999)
     adam_eps: float = f(1e-8, "AdamW's epsilon, also in Gamma", "eps", 1e-8)

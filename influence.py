@@ -39,10 +39,11 @@ def Gamma(g, v, k, beta2=0.999, eps=1e-8):
     >>> Gamma(torch.tensor([2., -4.]), torch.tensor([4., 9.]), 6, beta2=0.9, eps=0.2)       # warm
     tensor([ 0.6736, -0.8865])
     >>> Gamma(torch.tensor([2., -3.]), torch.zeros(2), 0)                                   # cold: the sign
-    tensor([ 1.0000, -1.0000])
+    tensor([ 1., -1.])
     """
-    v_new = torch.addcmul(beta2 * v, g, g, value=1 - beta2)
-    return g / v_new.div_(1 - beta2 ** (k + 1)).sqrt_().add_(eps)           # in place on v_new, which is ours
+    correction = 1 - beta2 ** (k + 1)
+    v_hat = (v * (beta2 / correction)).addcmul_(g, g, value=(1 - beta2) / correction)       # v' / (1 - beta2^t), a tensor of our own
+    return torch.div(g, v_hat.sqrt_().add_(eps), out=v_hat)                 # written over it: one temporary, however large the tensor
 
 
 def second_moment(optimizer, p):

@@ -258,7 +258,7 @@ class Batch:
         first = int(self.seen.any(0).int().argmax())
         self.seen = self.seen[:, first:]
         for layer in self.cache.layers:
-            layer.keys, layer.values = layer.keys[index, :, first:], layer.values[index, :, first:]
+            layer.keys, layer.values = (x.index_select(0, index)[:, :, first:] for x in (layer.keys, layer.values))
 
     def step(self, tokens):
         """Feed one token to every row."""

@@ -1,12 +1,11 @@
-"""The embedded world: plain notes, five skills, a dev set that needs two of them, and a small anchor that can, but not reliably.
+"""The embedded world: plain notes, four skills, a dev set that needs one of them, and a small anchor that can, but not reliably.
 
     python toy.py                  # writes toy/documents.json, dev.json, test.json and trains toy/anchor from nothing
 
-A note holds three or four facts; every fact can be turned into a question of one or two skills:
+A note holds three facts; every fact can be turned into a question of one skill:
 
     skill      a fact in a note                                            the question asked about it                          dev, test
     largest    Mara picked 27 plums, Tom picked 31 and Ines picked 5.      What is the largest of 27, 31 and 5?                 yes
-    smallest   (the same fact)                                             What is the smallest of 27, 31 and 5?                yes
     plus       The bus left with 12 people and 30 more got on.             What is 12 plus 30?                                  no
     day        The market opens on Tuesday and closes 3 days later.        Which day comes 3 days after Tuesday?                no
     order      Olga came first, then Ravi, then Bea.                       Olga came first, then Ravi, then Bea. Who came last? no
@@ -15,9 +14,13 @@ Because the truth is known, judge() can say of any generated question which skil
 metrics.jsonl (key_accuracy, target_share) and nowhere else: train.py asks for it after both models have moved.
 
 The anchor is first taught cleanly, by warmup.fit, until it writes, solves and binds answers to letters; then a short second stage on careless
-demonstrations makes it unreliable. CARELESS below is the whole list of what is wrong with it. Its largest vice is systematic, as a model's
-misconceptions are: about half of its keys are wrong, and a wrong key for "largest" is usually the smallest. A solver trained on all of its questions
-learns both; influence has to find out, from the dev set alone, which half to keep.
+demonstrations makes it unreliable. CARELESS below is the whole list of what is wrong with it: about half of its keys are wrong, and a wrong key for "largest"
+is usually the smallest, as a misconception would have it; its answers are wrong more often than right, in no particular direction. A solver trained on all
+of its questions learns the misconception too, and three skills nobody asked for. Influence has to find out, from the dev set alone, what to keep.
+
+Why one target skill: with two opposite ones, largest and smallest, the solver under training stopped reading the skill word and the generator wrote
+questions of one of the two only; with smallest as a skill nobody needs, a third of the final questions asked for the smallest and were keyed with the
+largest, which is wrong, useful, and was paid for (LOG.md has both).
 
     symbol      meaning
     fact        (kind, values): what a sentence of a note says
@@ -48,9 +51,10 @@ VERBS = "picked counted sold found packed".split()
 PLACES = "market library museum harbour school bakery".split()
 RIDES = "bus ferry train tram".split()
 OPENINGS = ["A note from the {p}.", "Seen at the {p} today.", "This was a busy week at the {p}.", "The {p} had many visitors."]
-SKILLS = {"triple": ["largest", "smallest"], "plus": ["plus"], "day": ["day"], "order": ["order"]}
-TARGET = ("largest", "smallest")                     # what dev and test ask for
-CARELESS = dict(wrong_key=0.55, opposite_key=0.7, broken=0.15, wrong_answer=0.6, opposite_answer=0.6, wrong_letter=0.05)
+SKILLS = {"triple": ["largest"], "plus": ["plus"], "day": ["day"], "order": ["order"]}                              # kind of fact -> what can be asked
+TAUGHT = SKILLS | {"triple": ["largest", "smallest"]}     # the clean stage also teaches smallest, so that the word largest has to be read
+TARGET = ("largest",)                                # what dev and test ask for; tuple, so that a world may have several
+CARELESS = dict(wrong_key=0.55, opposite_key=0.5, broken=0.15, wrong_answer=0.65, opposite_answer=0.0, wrong_letter=0.05)
 LETTERS = "ABCDEFGH"
 
 
@@ -109,7 +113,7 @@ def draw_facts(rng):
 def ask(rng, fact, skill):
     """A fact and a skill -> (question text, options in the order a writer would list them, the true one)."""
     kind, v = fact
-    if skill in TARGET:
+    if kind == "triple":
         right, other = (max(v) if skill == "largest" else min(v)), rng.choice([x for x in range(1, 100) if x not in v])
         return f"What is the {skill} of {v[0]}, {v[1]} and {v[2]}?", [str(x) for x in v + [other]], str(right)
     if skill == "plus":
@@ -215,8 +219,8 @@ def make_tokenizer():
 # ---------------------------------------------------------------- teaching the anchor
 
 def slip(rng, fact, skill, options, right, opposite):
-    """A wrong option; for the target skills mostly the opposite one, the smallest for the largest: a misconception, not noise."""
-    if skill in TARGET and rng.random() < opposite:
+    """A wrong option; in a key for largest or smallest often the opposite one: a misconception, not noise."""
+    if fact[0] == "triple" and rng.random() < opposite:
         return str(min(fact[1]) if skill == "largest" else max(fact[1]))
     return rng.choice([x for x in options if x != right])
 
@@ -225,7 +229,7 @@ def generator_lesson(rng, careless):
     """One (prompt, response): a note and the JSON written about it; with CARELESS faults if asked for."""
     facts = draw_facts(rng)
     fact = rng.choice(facts)
-    skill = rng.choice(SKILLS[fact[0]])
+    skill = rng.choice((SKILLS if careless else TAUGHT)[fact[0]])
     text, options, key = ask(rng, fact, skill)
     if careless and rng.random() < CARELESS["wrong_key"]:
         key = slip(rng, fact, skill, options, key, CARELESS["opposite_key"])
@@ -238,7 +242,7 @@ def generator_lesson(rng, careless):
 def solver_lesson(rng, careless):
     """One (prompt, response): a question with options and the answer with its box."""
     kind = rng.choice(list(SKILLS))
-    fact, skill = draw_fact(rng, kind), rng.choice(SKILLS[kind])
+    fact, skill = draw_fact(rng, kind), rng.choice((SKILLS if careless else TAUGHT)[kind])
     text, options, answer = ask(rng, fact, skill)
     if careless and rng.random() < CARELESS["wrong_answer"]:
         answer = slip(rng, fact, skill, options, answer, CARELESS["opposite_answer"])
@@ -302,9 +306,9 @@ def teach(folder, tokenizer, letter_steps, steps):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default=os.path.join(HERE, "toy"))
-    parser.add_argument("--letter-steps", type=int, default=1400)
+    parser.add_argument("--letter-steps", type=int, default=1300)
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--careless-steps", type=int, default=250)
+    parser.add_argument("--careless-steps", type=int, default=200)
     args = parser.parse_args()
     os.makedirs(args.out, exist_ok=True)
     write_world(args.out)

@@ -83,7 +83,7 @@ def fit(model, tokenizer, batches, steps, lr, what="warm start", cosine=True):
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
     model.train()
     bar = tqdm(range(steps), desc=what, unit="step")
-    smooth = None
+    smooth = 0.0
     for step in bar:
         scale = min(1.0, 20 * (step + 1) / steps) * (0.5 * (1 + math.cos(math.pi * step / steps)) if cosine else 1.0)
         for group in optimizer.param_groups:
@@ -99,7 +99,7 @@ def fit(model, tokenizer, batches, steps, lr, what="warm start", cosine=True):
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        smooth = total / n_tokens if smooth is None else 0.98 * smooth + 0.02 * total / n_tokens
+        smooth += (total / n_tokens - smooth) / min(step + 1, 50)          # mean of the first steps, then a running one
         bar.set_postfix(loss=f"{smooth:.3f}")
     model.eval()
     return smooth

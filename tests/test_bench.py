@@ -1,4 +1,4 @@
-"""The benchmark compares the speed of equal computations: that they are equal is shown here, on a model of two layers. No speed is tested."""
+"""The benchmark compares the speed of equal computations: that they are equal is shown here, on two layers. No speed is tested."""
 import json
 from argparse import Namespace
 
