@@ -20,6 +20,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+import ranks
 from data import InputError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -27,7 +28,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 def names(policy):
     """Parameter names in the order of policy.params; a tied tensor has one."""
-    by_id = {id(p): name for name, p in reversed(list(policy.model.named_parameters()))}
+    by_id = {id(p): name for name, p in policy.model.named_parameters()}
     return [by_id[id(p)] for p in policy.params]
 
 
@@ -66,12 +67,11 @@ def save(run, policies, state, g_dev_average=None):
     part, newest, previous = (os.path.join(run, f"checkpoint{end}") for end in (".part", "", ".previous"))
     shutil.rmtree(part, ignore_errors=True)
     os.makedirs(part)
-    files, hashes = {role: policy_tensors(policy) for role, policy in policies.items()}, {}
-    if g_dev_average is not None:
-        files["g_dev_average"] = {name: g.contiguous().cpu() for name, g in zip(names(policies["solver"]), g_dev_average)}
-    for name, tensors in files.items():
+    files, hashes = list(policies) + (["g_dev_average"] if g_dev_average is not None else []), {}
+    for name in files:                                      # one at a time: each is as large as a model and its AdamW
         path = os.path.join(part, f"{name}.safetensors")
-        save_file(tensors, path)
+        save_file(policy_tensors(policies[name]) if name in policies else
+                  {key: g.contiguous().cpu() for key, g in zip(names(policies["solver"]), g_dev_average)}, path)
         sync(path)
         hashes[f"{name}.safetensors"] = sha256(path)
     steps = {role: {"adam": policy_steps(policy), "skipped": policy.skipped} for role, policy in policies.items()}
@@ -96,6 +96,11 @@ def drop_newest(run):
     shutil.rmtree(os.path.join(run, "checkpoint"), ignore_errors=True)
 
 
+def exists(run):
+    """Was there ever a checkpoint, whole or not?"""
+    return any(os.path.exists(os.path.join(run, name)) for name in ("checkpoint", "checkpoint.previous"))
+
+
 def find(run):
     """-> (folder, state) of the newest whole checkpoint, or (None, None). Says on the way which ones are damaged."""
     for folder in (os.path.join(run, "checkpoint"), os.path.join(run, "checkpoint.previous")):
@@ -109,7 +114,8 @@ def find(run):
             bad = [f"state.json ({type(error).__name__})"]
         if not bad:
             return folder, state
-        print(f"{folder}: {', '.join(bad)} is cut short or damaged; trying the checkpoint before it")
+        if ranks.is_main():
+            print(f"{folder}: {', '.join(bad)} is cut short or damaged; trying the checkpoint before it")
     return None, None
 
 

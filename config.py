@@ -64,8 +64,8 @@ class Config:
     docs_per_step: int = f(12, "documents read in an iteration", "D", 128)
     questions_per_doc: int = f(8, "drafts written from each document", "n", 8)
     answers_per_question: int = f(8, "answers sampled for each question, generated or dev", "m", 8)
-    min_choices: int = f(4, "fewest options of a valid question", "", 4)
-    max_choices: int = f(8, "most options of a valid question", "", 8)
+    min_choices: int = f(4, "fewest options of a valid question (the prompt in generator.py says 4 to 8)", "", 4)
+    max_choices: int = f(8, "most options of a valid question (the prompt in generator.py says 4 to 8)", "", 8)
 
     # what the generator is paid for
     reward: str = f("influence", "what a valid question earns; fixed: nothing, the generator never moves", "s_hat", "influence")
@@ -174,7 +174,7 @@ PAPER_4B = dict(
     model="Qwen/Qwen3-4B-Base", documents=HUB + "documents.json", dev=HUB + "curriculum_pool/supergpqa_science_800.json",
     max_chunk_tokens=3072, iterations=100, seed=42, docs_per_step=128, minibatch_rows=256,
     solver_lr=2e-6, generator_lr=6e-6, max_prompt_tokens=4096, max_response_tokens=8192,
-    eval_every=10, checkpoint_every=5, tokens_at_once=32768, grad_checkpoint=True)      # this line is ours, and untried on a GPU
+    eval_every=10, checkpoint_every=5, rows_at_once=32, tokens_at_once=32768, grad_checkpoint=True)      # this line is ours, and untried on a GPU
 PAPER_8B = PAPER_4B | dict(model="Qwen/Qwen3-8B-Base", generator_lr=4e-6)
 PRESETS = {"toy": TOY, "small": SMALL, "paper-4b": PAPER_4B, "paper-8b": PAPER_8B}
 

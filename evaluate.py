@@ -10,10 +10,7 @@ questions, since answers to one question are not independent. Free-form answers 
 import argparse
 import sys
 
-import torch
-
 import config
-import ranks
 import solver as solver_role
 from data import InputError, keep_fitting, load_questions
 from policy import Policy
@@ -21,15 +18,16 @@ from verify import Verifier
 
 
 def accuracy(policy, questions, samples, key, cfg, verifier, what="evaluate"):
-    """-> {"accuracy", "standard_error", "unboxed", "timeouts", "tokens"}; samples N answers for each question. key as in policy.sample."""
+    """-> {"accuracy", "standard_error", "unboxed", "cut", "timeouts", "tokens"}; samples N answers for each question. key as in policy.sample."""
     answers = solver_role.answer_questions(policy, questions, samples, key, cfg, what=what,
                                            temperature=cfg.eval_temperature, top_p=cfg.eval_top_p, top_k=cfg.eval_top_k)
-    r = solver_role.rewards(questions, answers, verifier)                                           # (Q, N), nan where a check timed out
+    r = solver_role.shared_rewards(questions, answers, verifier)                                           # (Q, N), nan where a check timed out
     share = r.nanmean(dim=1)                                                                        # (Q,)
     share = share[~share.isnan()]
-    return {"accuracy": float(share.mean()), "standard_error": float(share.std() / len(share) ** 0.5) if len(share) > 1 else None,
-            "unboxed": solver_role.unboxed_share(questions, answers), "timeouts": int(r.isnan().sum()),
-            "tokens": sum(len(a.response) for group in answers for a in group)}
+    rollouts = [rollout for group in answers for rollout in group]
+    return {"accuracy": float(share.mean()) if len(share) else None, "standard_error": float(share.std() / len(share) ** 0.5) if len(share) > 1 else None,
+            "unboxed": solver_role.unboxed_share(questions, answers), "cut": sum(not rollout.finished for rollout in rollouts) / len(rollouts),
+            "timeouts": int(r.isnan().sum()), "tokens": sum(len(rollout.response) for rollout in rollouts)}
 
 
 def main(argv=None):
@@ -50,8 +48,9 @@ def main(argv=None):
     with Verifier() as verifier:
         result = accuracy(policy, questions, args.samples, (args.seed, "evaluate"), cfg, verifier)
     error = f" +- {100 * result['standard_error']:.1f}" if result["standard_error"] is not None else ""
-    print(f"{args.questions}: {100 * result['accuracy']:.1f}{error} % right of {len(questions)} questions x {args.samples} "
-          f"({skipped} too long, {100 * result['unboxed']:.0f} % of answers without a box, {result['timeouts']} checks timed out)")
+    right = "no answer could be checked" if result["accuracy"] is None else f"{100 * result['accuracy']:.1f}{error} % right"
+    print(f"{args.questions}: {right}, {len(questions)} questions x {args.samples} ({skipped} too long, {100 * result['unboxed']:.0f} % of answers without a "
+          f"box, {100 * result['cut']:.0f} % cut at {args.max_response_tokens} tokens, {result['timeouts']} checks timed out)")
 
 
 if __name__ == "__main__":

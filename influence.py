@@ -19,12 +19,14 @@ s_hat is not invariant to the scale of g_q: v' holds g_q^2 beside the history, s
 (the first iteration: v = 0, t = 1) Gamma is about sign(g_q). Losing v on resume would silently change the reward, so it is always in the checkpoint.
 
 How it is computed: a hook on every parameter fires when the question's gradient for that tensor is complete, forms Gamma, adds its part of the dot
-product and of the norm, and drops the gradient. No gradient of the whole model exists at any time. Memory: g_dev, plus the largest tensor a few times.
+product and of the norm, and drops the gradient. Memory: g_dev, plus the largest tensor twice. Only a question that needs several passes accumulates its
+whole gradient, until the last one.
 
 The result is that of the plain way: a padded row per answer, the whole gradient, a pass over all parameters (tests/test_influence.py).
 No first moment, learning rate or weight decay in Gamma: those are common to all questions, or only scale it.
 """
 import contextlib
+import math
 
 import torch
 from tqdm import tqdm
@@ -75,7 +77,7 @@ def has_gradient(A):
 def dev_gradient(solver, answers, A_sol, cfg):
     """(M, m) answers to the dev questions -> g_dev as a list of tensors in the order of solver.params, or None if no group is mixed.
 
-    One accumulation over all kept groups: unclipped, not preconditioned.
+    Also None, and counted in solver.skipped, if it is not finite. One accumulation over all kept groups: unclipped, not preconditioned.
     """
     kept = [(q, answers[q]) for q in has_gradient(A_sol).nonzero()[:, 0].tolist()]
     if not kept:
@@ -86,13 +88,22 @@ def dev_gradient(solver, answers, A_sol, cfg):
             loss, _ = batch_loss(solver, rows, A_sol, denominator, cfg)
             loss.backward()
         ranks.sum_gradients(solver.params)
-        return [torch.zeros_like(p) if p.grad is None else p.grad for p in solver.params]
+        g_dev = [torch.zeros_like(p) if p.grad is None else p.grad for p in solver.params]
+    if math.isfinite(norm(g_dev)):
+        return g_dev
+    solver.skipped += 1
+    return None
+
+
+def norm(g):
+    """Euclidean norm of a list of tensors; None of None."""
+    return None if g is None else float(torch.stack([part.square().sum() for part in g]).sum().sqrt())
 
 
 def dev_ema(average, g_dev, decay):
-    """Running mean of g_dev over iterations, if asked for: first value g, then decay m + (1 - decay) g. Off (decay 0) in the paper's recipes."""
-    if g_dev is None or average is None or not decay:
-        return g_dev if g_dev is not None else average if decay else None
+    """Running mean of g_dev: first value g, then decay m + (1 - decay) g. decay 0 (the paper's recipes): g itself. None without a g_dev."""
+    if not decay or g_dev is None or average is None:
+        return g_dev
     return [decay * a + (1 - decay) * g for a, g in zip(average, g_dev)]
 
 
@@ -129,9 +140,9 @@ class Streaming:
         for p in self.solver.params:
             if p.grad is not None:                                          # touched by an earlier pass of the question but not by its last
                 self.take(p)
-        dot, norm = torch.stack(self.dots).sum(), torch.stack(self.squares).sum().sqrt()
+        dot, length = torch.stack(self.dots).sum(), torch.stack(self.squares).sum().sqrt()
         self.armed, self.dots, self.squares = False, [], []
-        return dot, norm
+        return dot, length
 
     def close(self):
         for handle in self.handles:
@@ -149,7 +160,7 @@ def influence_scores(solver, answers, A_sol, g_dev, cfg):
     if g_dev is None or not kept:
         return s_hat
     Tbar = mean_length([answers[q] for q in kept])
-    norm_dev = torch.stack([g.square().sum() for g in g_dev]).sum().sqrt().clamp(min=1e-12)
+    norm_dev = max(norm(g_dev), 1e-12)
     scores = []
     stream = Streaming(solver, g_dev, cfg.similarity.startswith("preconditioned"), cfg)
     try:
@@ -161,10 +172,11 @@ def influence_scores(solver, answers, A_sol, g_dev, cfg):
                     if i == len(passes) - 1:
                         stream.arm()
                     loss.backward()
-                dot, norm = stream.finish()
-                scores.append(dot / (norm_dev * norm.clamp(min=1e-12)) if cfg.similarity.endswith("cosine") else dot)
+                dot, length = stream.finish()
+                scores.append(dot / (norm_dev * length.clamp(min=1e-12)) if cfg.similarity.endswith("cosine") else dot)
     finally:
         stream.close()
-    scores = ranks.gather([float(s) for s in scores], len(kept))
-    s_hat[kept] = torch.tensor(scores)
-    return s_hat
+    s_hat[kept] = torch.tensor(ranks.gather([float(score) for score in scores], len(kept)))
+    finite = s_hat.isfinite()
+    solver.skipped += int((~finite).sum())                  # a gradient that is not finite scores 0 and is counted, as such an update is
+    return torch.where(finite, s_hat, torch.zeros_like(s_hat))

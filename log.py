@@ -21,6 +21,8 @@ import ranks
 import toy
 from config import TOY
 from dugrpo import flat
+from influence import has_gradient
+from solver import settled
 
 STAGES = ("dev", "write", "answer", "influence", "update_generator", "update_solver", "evaluate", "checkpoint")
 
@@ -54,7 +56,7 @@ def known_mean(r):
 
 
 def peak_memory_mb():
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2 ** 20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2 ** 20 if sys.platform == "darwin" else 2 ** 10)
 
@@ -68,7 +70,7 @@ class Log:
 
     def __init__(self, cfg):
         self.cfg, self.main = cfg, ranks.is_main()
-        self.anchor_accuracy, self.last, self.started, self.verifier_counts = None, None, time.time(), (0, 0)
+        self.anchor_accuracy, self.last, self.verifier_counts = None, None, (0, 0)
         self.checkpoint_seconds = 0.0            # of the save before this line: the line must be in the log when its checkpoint is made
         self.paths = [os.path.join(cfg.run, name) for name in ("metrics.jsonl", "questions.jsonl")]
         self.say(str(cfg))
@@ -80,6 +82,7 @@ class Log:
             self.cfg.save(os.path.join(self.cfg.run, "config.json"))
             for path in self.paths:
                 checkpoint.cut(path, state["sizes"][os.path.basename(path)] if state else 0)
+        self.started, self.first = time.time(), state["iteration"] if state else 0      # what the time left is counted from
         if state:
             self.anchor_accuracy = state["anchor"]
             self.say(f"resumed after iteration {state['iteration']}")
@@ -108,12 +111,12 @@ class Log:
             self.anchor_accuracy = [test["accuracy"], test["standard_error"]]
             self.say(f"anchor: {percent(self.anchor_accuracy)} of the test questions right before training")
 
-    def iteration(self, t, clock, drafts, slots, dev_answers, r_dev, answers, r, A_sol, s_hat, g_dev, A_gen, generator_step, solver_step, test, verifier, skipped):
+    def iteration(self, t, clock, drafts, slots, dev_answers, r_dev, answers, r, A_sol, s_hat, g_dev_norm, A_gen, generator_step, solver_step, test, verifier, skipped):
         """Write the iteration's lines and print its summary. Shapes as in train.py."""
         valid = [drafts[d][j] for d, j in slots]
         everything = [draft for row in drafts for draft in row]
         rollouts = {"dev": flatten(dev_answers), "draft": [draft.rollout for draft in everything], "answer": flatten(answers)}
-        mixed = ~flat(r.nan_to_num(0.0)) if len(r) else torch.zeros(0, dtype=torch.bool)
+        mixed = has_gradient(A_sol) if len(r) else torch.zeros(0, dtype=torch.bool)             # (Q,)
         invalid_paid = [float(A_gen[d, j]) > 0 for d, row in enumerate(drafts) for j, draft in enumerate(row) if draft.question is None]
         steps = [step for step in (generator_step, solver_step) if step]
         line = {
@@ -125,11 +128,11 @@ class Log:
             "valid_share": len(valid) / len(everything),
             "solved_share": known_mean(r),
             "mixed_share": float(mixed.float().mean()) if len(r) else None,
-            "dev_mixed_share": float((~flat(r_dev.nan_to_num(0.0))).float().mean()),
+            "dev_mixed_share": float((~flat(settled(r_dev))).float().mean()),
             "s_hat_mean": float(s_hat.mean()) if s_hat is not None and len(s_hat) else None,
             "s_hat_std": float(s_hat.std()) if s_hat is not None and len(s_hat) > 1 else None,
             "s_hat_positive_share": float((s_hat > 0).float().mean()) if s_hat is not None and len(s_hat) else None,
-            "g_dev_norm": float(torch.stack([g.square().sum() for g in g_dev]).sum().sqrt()) if g_dev is not None else None,
+            "g_dev_norm": g_dev_norm,
             "invalid_paid_share": mean(invalid_paid) if s_hat is not None else None,
             "invalid_reasons": dict(Counter(draft.reason for draft in everything if draft.question is None)),
             "generator_grad_norm": generator_step["grad_norm"] if generator_step else None,
@@ -152,33 +155,28 @@ class Log:
         self.append(self.paths[0], [line])
         self.last = line
         self.say(self.summary(line, clock))
-        for warning in warnings(line, g_dev, self.cfg):
+        for warning in warnings(line, self.cfg):
             self.say(f"    note: {warning}")
         if self.cfg.show_every and t % self.cfg.show_every == 0 and s_hat is not None:
             self.examples(rows, drafts)
 
     def summary(self, x, clock):
         """One line that a tired person can read."""
-        left = (time.time() - self.started) / max(1, x["iteration"] - self.first(x)) * (self.cfg.iterations - x["iteration"])
+        left = (time.time() - self.started) / (x["iteration"] - self.first) * (self.cfg.iterations - x["iteration"])
         toy_part = f"  keys {short(x['key_accuracy'])}  target {short(x['target_share'])}" if "key_accuracy" in x else ""
         test_part = f"  test {x['test_accuracy']:.3f}" if x["test_accuracy"] is not None else ""
         return (f"{x['iteration']:4d}/{self.cfg.iterations}  dev {short(x['dev_accuracy'], '{:.3f}')}{test_part}  valid {short(x['valid_share'])}  solved {short(x['solved_share'])}  "
                 f"mixed {short(x['mixed_share'])}  s_hat {short(x['s_hat_mean'], '{:+.3f}')} (std {short(x['s_hat_std'], '{:.3f}')}){toy_part}  "
                 f"grad {short(x['generator_grad_norm'])} {short(x['solver_grad_norm'])}  {clock.total():.1f} s  (left {duration(left)})")
 
-    def first(self, x):
-        """The iteration before the first one of this process: what the ETA counts from."""
-        self.before = getattr(self, "before", x["iteration"] - 1)
-        return self.before
-
     def examples(self, rows, drafts):
         """The question influence liked most and the one it liked least, among those it could tell apart."""
         scored = sorted((row for row in rows if row["status"] == "valid" and row["s_hat"]), key=lambda row: row["s_hat"])
-        for word, row in (("most", scored[-1:]), ("least", scored[:1])):
-            for x in row:
-                document = drafts[x["slot"][0]][x["slot"][1]].document.content
-                self.say(f"    liked {word}, s_hat {x['s_hat']:+.3f}, solved {x['solved']:.2f}: {clip(x['question'])}  options {' | '.join(clip(c, 40) for c in x['choices'])}"
-                         f"  key {clip(x['answer'], 40)}\n        from {x['doc_id']}: {clip(document, 200)}")
+        for word, x in [("most", scored[-1]), ("least", scored[0])] if len(scored) > 1 else []:
+            document = drafts[x["slot"][0]][x["slot"][1]].document.content
+            self.say(f"    liked {word}, s_hat {x['s_hat']:+.3f}, solved {x['solved']:.2f}: {clip(x['question'])}  "
+                     f"options {' | '.join(clip(c, 40) for c in x['choices'])}  key {clip(x['answer'], 40)}\n"
+                     f"        from {x['doc_id']}: {clip(document, 200)}")
 
     def finish(self, policies):
         """Save both roles as plain Hugging Face folders and say where things are."""
@@ -212,14 +210,14 @@ def question_rows(t, drafts, slots, r, s_hat, A_gen):
     return rows
 
 
-def warnings(x, g_dev, cfg):
+def warnings(x, cfg):
     """One sentence for each thing that is off, with what to try."""
     if x["valid_share"] == 0:
         yield ("no draft was a valid question, so nothing was trained; look at `text` in questions.jsonl. A small model needs warmup.py first; "
-               "answers cut at max_response_tokens need more of them.")
+               "drafts cut at max_response_tokens need more of them.")
     elif x["valid_share"] < 0.1:
         yield f"almost no draft was valid ({x['valid_share']:.0%}; reasons {x['invalid_reasons']}); a small model needs warmup.py first."
-    if cfg.reward != "fixed" and g_dev is None:
+    if cfg.reward != "fixed" and x["g_dev_norm"] is None:
         yield ("no g_dev: every dev question was answered all right or all wrong, so all scores are 0 and the generator did not move; "
                "more answers_per_question or a dev set the solver sometimes solves would help.")
     if x["mixed_share"] == 0:
@@ -227,7 +225,7 @@ def warnings(x, g_dev, cfg):
     if x["answer_cut_share"] and x["answer_cut_share"] > 0.2:
         yield f"{x['answer_cut_share']:.0%} of the answers were cut at {cfg.max_response_tokens} tokens; raise max_response_tokens."
     if x["verifier_timeouts"]:
-        yield f"{x['verifier_timeouts']} answer checks timed out; their questions are left out of the update."
+        yield f"{x['verifier_timeouts']} answer checks timed out; their questions are left out of the update, of g_dev or of the accuracy."
 
 
 def flatten(groups):
@@ -244,4 +242,6 @@ def duration(seconds):
 
 
 def percent(accuracy):
+    if accuracy[0] is None:
+        return "an unknown share"
     return f"{100 * accuracy[0]:.1f} %" + (f" (+- {100 * accuracy[1]:.1f})" if accuracy[1] is not None else "")

@@ -8,6 +8,7 @@ constant they divide by:
     loss     = sum over tokens of l w / denominator                                         update: B Tbar;  g_dev: N_dev Tbar_dev;  g_q: m Tbar_gen
 
     code          symbol    shape      meaning
+    clip, rho, w  c                    ratio clip, importance ratio, truncated importance weight (TIS); L is a row's length in tokens
     groups                  (G, m)     lists of rollouts; the m of a group answer the same prompt
     A             A         (G, m)     advantages, one per rollout
     logp          log pi    (tokens,)  at the temperature sampled with
@@ -15,7 +16,7 @@ constant they divide by:
     B             B                    nominal mini-batch size in rows; a short last mini-batch is still divided by B
 
 A row is a prompt and several of its answers: position ids restart after the prompt, and a mask lets each answer see the prompt and itself. The numbers
-are those of one row per answer, for a third of the tokens. Micro-batches, packing, padding and ranks change no gradient (tests/test_policy.py).
+are those of one row per answer, for fewer tokens wherever the prompt is not short. Micro-batches, packing, padding and ranks change no gradient (tests/test_policy.py).
 
 Ours, where the paper leaves it open: rows are packed; mini-batches keep the order of the batch; the last token of an answer is never fed to the model, since
 nothing is predicted from it; a response also ends at the token that ends a turn in the chat template. Missing on purpose, as in the paper: a KL term, an
@@ -50,9 +51,9 @@ def load_model(path, device="cpu"):
         model, info = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, use_safetensors=True, attn_implementation="sdpa",
                                                            output_loading_info=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"--model {path}: cannot be loaded as a Hugging Face model folder or hub id ({str(error).splitlines()[0]})")
+        raise InputError(f"model {path}: cannot be loaded as a Hugging Face model folder or hub id ({' '.join(str(error).split())[:200]})")
     if info["missing_keys"]:                                                # transformers would fill them with noise
-        raise InputError(f"--model {path}: {len(info['missing_keys'])} weights are missing, {sorted(info['missing_keys'])[0]} among them")
+        raise InputError(f"model {path}: {len(info['missing_keys'])} weights are missing, {sorted(info['missing_keys'])[0]} among them")
     model.eval().to(device)                                                 # eval: dropout would make logp differ from the sampler's
     return model, tokenizer
 
@@ -83,6 +84,8 @@ def chat_stop_ids(tokenizer):
 
 def device_of(cfg):
     """cpu, or this rank's GPU."""
+    if cfg.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch sees no GPU; leave it out, or install the CUDA build of torch")
     if cfg.device == "cpu" or (cfg.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -91,7 +94,7 @@ def device_of(cfg):
 class Policy:
     """One role: a model, its tokenizer and its own AdamW.
 
-    model       any causal LM of transformers with rotary positions; all parameters train, in fp32
+    model       a causal LM of transformers whose layers are full or sliding attention and that takes position_ids; all of it trains, in fp32
     params      the trainable parameters, tied ones once
     skipped     updates not taken because the gradient norm was not finite
     """
@@ -135,15 +138,18 @@ class Policy:
         if not self.bf16:
             yield self.model
         else:
-            model = copy.deepcopy(self.model)
-            for p in model.parameters():                # not model.to(): that would round the rotary frequencies too
-                p.data = p.data.to(torch.bfloat16)
-            yield model
-            del model
+            bf16 = {id(p): torch.nn.Parameter(p.detach().to(torch.bfloat16), requires_grad=False) for p in self.model.parameters()}
+            yield copy.deepcopy(self.model, bf16)       # copies all but the parameters: model.to() would round the rotary frequencies too
 
     @torch.no_grad()
     def check_head(self):
-        """Log-probs apply the head to chosen positions themselves; a model that scales or caps its logits would silently differ, so try it once."""
+        """Refuse what would silently compute something else: layers that cannot be packed, and logits that are not head(last hidden state)."""
+        config = self.model.config.get_text_config()
+        odd = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+        if odd:                 # linear layers carry state from one packed answer into the next, whatever the mask says
+            raise InputError(f"--model {config.model_type}: layers of kind {', '.join(sorted(odd))} cannot be packed; not supported")
+        if not self.stop_ids:
+            raise InputError(f"--model {config.model_type}: neither its tokenizer nor its generation config names a token that ends a response")
         ids = torch.tensor([[self.stop_ids[0], 0, 1, 2]], device=self.device)
         hidden = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         ours, theirs = self.model.get_output_embeddings()(hidden), self.model(ids, use_cache=False).logits
@@ -157,7 +163,7 @@ class Policy:
 # ---------------------------------------------------------------- random numbers that belong to rows
 
 def row_key(*words):
-    """(seed, iteration, role, stage, row) -> a 64-bit key. Nothing else feeds the sampler, so batch, rank and resume cannot change what a row draws."""
+    """(seed, iteration, role, stage, row) -> a 64-bit key. Nothing else feeds the sampler: batch, rank and resume cannot change the numbers a row gets."""
     return int.from_bytes(hashlib.blake2b(repr(words).encode(), digest_size=8).digest(), "little")
 
 
@@ -274,8 +280,8 @@ class Batch:
 def sample(policy, prompts, n, key, cfg, temperature=None, top_p=None, top_k=None, what="sample"):
     """P prompts (token ids) -> (P, n) rollouts, each prompt read once.
 
-    key: words that make the draws unique, e.g. (seed, iteration, role, stage); the row number is added here. The batch is kept at cfg.rows_at_once rows:
-    finished rows leave it and its cache, waiting prompts are prefilled and join. Prompts are taken longest first, which keeps the padding short.
+    key: words that make the draws unique, e.g. (seed, iteration, role, stage); the row number is added here. The batch is kept at about cfg.rows_at_once rows,
+    never less than one prompt's n: finished rows leave it and its cache, waiting prompts are prefilled and join. Prompts are taken longest first, which keeps the padding short.
     A response ends with a stop token (kept: EOS is trained) or at cfg.max_response_tokens (finished=False).
     """
     temperature = cfg.temperature if temperature is None else temperature
@@ -323,7 +329,7 @@ class Row:
     positions: list         # restart after the prompt for every answer
     segments: list          # 0 for the prompt, 1, 2, ... for the answers
     sources: list           # where each response token is predicted from (an index into ids)
-    answers: list           # (flat index g * m + i, response) of the answers inside
+    answers: list           # (flat index g * m + i, rollout) of the answers inside
 
 
 def answers_per_row(policy, group, limit):
@@ -406,10 +412,10 @@ def head_logps(policy, hidden, targets, temperature, chunk):
 def token_loss(logp, logp_old, logp_sampler, A, clip=0.2, dual_clip=3.0, tis_cap=2.0):
     """Per-token loss l w, not yet aggregated; all arguments have one shape, (tokens,).
 
-    >>> one = torch.zeros(3)
-    >>> token_loss(torch.tensor([0.5, 1.0, 3.5]).log(), one, one, torch.tensor([1.0, 1.0, 1.0]))        # moving on past 1.2 earns nothing
+    >>> zero = torch.zeros(3)
+    >>> token_loss(torch.tensor([0.5, 1.0, 3.5]).log(), zero, zero, torch.tensor([1.0, 1.0, 1.0]))        # moving on past 1.2 earns nothing
     tensor([-0.5000, -1.0000, -1.2000])
-    >>> token_loss(torch.tensor([0.5, 1.0, 3.5]).log(), one, one, torch.tensor([-1.0, -1.0, -1.0]))     # 3.5 would be 3.5: the dual clip
+    >>> token_loss(torch.tensor([0.5, 1.0, 3.5]).log(), zero, zero, torch.tensor([-1.0, -1.0, -1.0]))     # 3.5 would be 3.5: the dual clip
     tensor([0.8000, 1.0000, 3.0000])
     """
     rho = (logp - logp_old).clamp(-20, 20).exp()

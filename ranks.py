@@ -12,6 +12,7 @@ function returns its argument, and that is the normal path.
 Missing on purpose: sharding (FSDP2). It changes where numbers live, not what they are, and comes on top of this.
 """
 import os
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -20,7 +21,9 @@ import torch.distributed as dist
 def start(device):
     """Join the group that torchrun announced, if it did; nccl on CUDA, gloo on CPU."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if device.type == "cuda":
+            torch.cuda.set_device(device)                   # object collectives use the current device
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))    # others wait while one saves
 
 
 def stop():
@@ -33,7 +36,7 @@ def world():
 
 
 def rank():
-    return dist.get_rank() if dist.is_initialized() else 0
+    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
 
 
 def is_main():

@@ -16,6 +16,7 @@ from string import ascii_uppercase
 
 import torch
 
+import ranks
 from policy import sample
 
 
@@ -56,6 +57,11 @@ def rewards(questions, answers, verifier):
     return r
 
 
+def shared_rewards(questions, answers, verifier):
+    """rewards() of the main rank, on every rank: a check that times out on one machine might not on another."""
+    return ranks.from_main(rewards(questions, answers, verifier) if ranks.is_main() else None)
+
+
 def settled(r):
     """(Q, m) rewards -> the same without nan: a row with an unknown reward becomes all zeros, a group without a gradient."""
     return torch.where(r.isnan().any(dim=1, keepdim=True), torch.zeros_like(r), r)
@@ -84,6 +90,10 @@ DRESS = re.compile(r"\\(?:text(?:bf|it|rm|sf)?|math(?:bf|it|rm|sf)|left|right|bf
 LETTER = re.compile(r"\(\s*([A-Za-z])\s*\)(?![^\s.:])|\[\s*([A-Za-z])\s*\](?![^\s.:])|([A-Za-z])\s*(?:$|\)|[.:](?![A-Za-z]))")
 
 
+# "(A) or (B)", "A. B. C", "(C) is wrong": a box that names no single letter.
+HEDGE = re.compile(r"^\s*(?:or|and|is)\b|(?:^|\s)[(\[]?[A-Z][)\].:](?:\s|$)")
+
+
 def extract_answer(text, n_choices):
     r"""What the solver wrote -> the letter in its last complete box, or None: nothing usable, which scores 0 and stays in the group.
 
@@ -92,8 +102,10 @@ def extract_answer(text, n_choices):
     >>> extract_answer(r"Not \boxed{A}. So \boxed{\text{(C)}}", 4), extract_answer(r"\boxed{Because}", 4), extract_answer(r"\boxed{F}", 4)
     ('C', None, None)
     """
-    box = last_boxed(text)
-    match = LETTER.match(DRESS.sub(" ", box).strip()) if box else None
+    box = DRESS.sub(" ", last_boxed(text) or "").strip()
+    match = LETTER.match(box)
+    if match and HEDGE.search(box[match.end():]):
+        return None
     letter = match[match.lastindex].upper() if match else None
     return letter if letter and letter in ascii_uppercase[:n_choices] else None
 

@@ -11,7 +11,7 @@ A note holds three facts; every fact can be turned into a question of one skill:
     order      Olga came first, then Ravi, then Bea.                       Olga came first, then Ravi, then Bea. Who came last? no
 
 Because the truth is known, judge() can say of any generated question which skill it asks for and whether its key is right. That goes into
-metrics.jsonl (key_accuracy, target_share) and nowhere else: train.py asks for it after both models have moved.
+metrics.jsonl (key_accuracy, target_share) and nowhere else: log.py asks for it after both models have moved.
 
 The anchor is first taught cleanly, by warmup.fit, until it writes, solves and binds answers to letters; then a short second stage on careless
 demonstrations makes it unreliable. CARELESS below is the whole list of what is wrong with it: about half of its keys are wrong, and a wrong key for "largest"
@@ -26,8 +26,8 @@ largest, which is wrong, useful, and was paid for (LOG.md has both).
     fact        (kind, values): what a sentence of a note says
     part(x,y,z) train / dev / test, by a hash of the three numbers: the same triple never serves two of them
 
-Ours, not the paper's: the paper has no such world. It exists so that the method can be watched on a laptop. Nothing in train.py knows of it except
-for those two numbers in the log.
+Ours, not the paper's: the paper has no such world. It exists so that the method can be watched on a laptop. Nothing that trains knows of it; only log.py
+does, for those two numbers.
 """
 import argparse
 import json
@@ -272,12 +272,12 @@ def lessons(rng, careless):
                [letter_lesson(rng) for _ in range(0 if careless else 6)]]
 
 
-def make_anchor(folder, letter_steps, steps, careless_steps):
+def make_anchor(folder, letter_steps, steps, careless_steps, reuse_clean=False):
     """Train the anchor from nothing and save it as a plain Hugging Face folder; FOLDER-clean keeps it as it was before the careless stage."""
     from transformers import Qwen3ForCausalLM
     tokenizer = make_tokenizer()
     clean = folder + "-clean"
-    if not os.path.exists(clean):
+    if not (reuse_clean and os.path.exists(clean)):
         teach(clean, tokenizer, letter_steps, steps)
     model = Qwen3ForCausalLM.from_pretrained(clean, use_safetensors=True)
     warmup.fit(model, tokenizer, lessons(random.Random(2), careless=True), careless_steps, lr=5e-4, what="carelessness")
@@ -309,8 +309,9 @@ if __name__ == "__main__":
     parser.add_argument("--letter-steps", type=int, default=1300)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--careless-steps", type=int, default=200)
+    parser.add_argument("--reuse-clean", action="store_true", help="keep toy/anchor-clean from an earlier call and redo the careless stage only")
     args = parser.parse_args()
     os.makedirs(args.out, exist_ok=True)
     write_world(args.out)
     if args.steps:
-        make_anchor(os.path.join(args.out, "anchor"), args.letter_steps, args.steps, args.careless_steps)
+        make_anchor(os.path.join(args.out, "anchor"), args.letter_steps, args.steps, args.careless_steps, args.reuse_clean)

@@ -14,7 +14,9 @@ One iteration, at solver theta and generator phi:
     6. solver          theta learns from 3, paid by correctness
 
     code      symbol   shape       meaning
+                                   M dev questions, D documents, n drafts of each, Q valid questions, m answers to each
     r, A_sol  r, A     (Q, m)      is the answer right; its advantage over the others to the same question
+    g_dev     g_dev    like theta  gradient of the loss on the dev answers
     s_hat     s_hat    (Q,)        influence of a question
     s, A_gen  s, A     (D, n)      the same in the grid of drafts, invalid ones included; their advantages
 
@@ -37,7 +39,7 @@ import solver as solver_role
 from data import InputError, document_batch, keep_fitting, load_documents, load_questions
 from dugrpo import center, dugrpo
 from evaluate import accuracy
-from influence import dev_ema, dev_gradient, influence_scores
+from influence import dev_ema, dev_gradient, influence_scores, norm
 from log import Clock, Log
 from policy import Policy, device_of, update
 from verify import Verifier
@@ -63,30 +65,32 @@ def train(cfg):
 
         with clock("dev"):
             dev_answers = solver_role.answer_questions(solver, dev, cfg.answers_per_question, (cfg.seed, t, "solver", "dev"), cfg, what="dev answers")
-            r_dev = judge(dev, dev_answers, verifier)                                                                  # (M, m)
+            r_dev = solver_role.shared_rewards(dev, dev_answers, verifier)                                                                  # (M, m)
         with clock("write"):
             drafts = generator_role.write_questions(generator, batch, (cfg.seed, t, "generator", "write"), cfg, solver)  # (D, n)
             slots = [(d, j) for d in range(len(drafts)) for j in range(cfg.questions_per_doc) if drafts[d][j].question is not None]
             questions = [drafts[d][j].question for d, j in slots]                                                       # Q
         with clock("answer"):
             answers = solver_role.answer_questions(solver, questions, cfg.answers_per_question, (cfg.seed, t, "solver", "answer"), cfg)
-            r = judge(questions, answers, verifier)                                                                     # (Q, m)
+            r = solver_role.shared_rewards(questions, answers, verifier)                                                                     # (Q, m)
             A_sol = center(solver_role.settled(r)) if questions else r
 
-        s_hat = g_dev = None
+        s_hat = g_dev_norm = None
         if cfg.reward != "fixed":
             with clock("influence"):                                        # before either model moves
                 g_dev = dev_gradient(solver, dev_answers, center(solver_role.settled(r_dev)), cfg)
-                g_dev = g_dev_average = dev_ema(g_dev_average, g_dev, cfg.dev_ema)
+                g_dev = dev_ema(g_dev_average, g_dev, cfg.dev_ema)
+                g_dev_average = g_dev if cfg.dev_ema and g_dev is not None else g_dev_average
                 s_hat = influence_scores(solver, answers, A_sol, g_dev, cfg)                                            # (Q,)
+                g_dev_norm, g_dev = norm(g_dev), None                       # as large as the model: not kept beside the updates
 
-        s = torch.full((len(drafts), cfg.questions_per_doc), cfg.invalid_score)                                         # (D, n)
+        s = torch.full((len(drafts), cfg.questions_per_doc), cfg.invalid_score if g_dev_norm is not None else 0.0)      # (D, n)
         for (d, j), score in zip(slots, s_hat if s_hat is not None else [0.0] * len(slots)):
             s[d, j] = score
         A_gen = dugrpo(s, cfg.advantage)                                                                                # (D, n)
 
         generator_step = solver_step = None
-        if g_dev is not None:
+        if g_dev_norm is not None:                                          # no g_dev: all scores are 0 and phi stays
             with clock("update_generator"):
                 generator_step = update(generator, [[draft.rollout for draft in row] for row in drafts], A_gen, cfg, what="update generator")
         if questions:
@@ -95,8 +99,8 @@ def train(cfg):
 
         with clock("evaluate"):
             result = evaluate(solver, test, t, cfg, verifier) if t % cfg.eval_every == 0 or t == cfg.iterations else None
-        log.iteration(t, clock, drafts=drafts, slots=slots, dev_answers=dev_answers, r_dev=r_dev, answers=answers, r=r, A_sol=A_sol, s_hat=s_hat, g_dev=g_dev,
-                      A_gen=A_gen, generator_step=generator_step, solver_step=solver_step, test=result, verifier=verifier,
+        log.iteration(t, clock, drafts=drafts, slots=slots, dev_answers=dev_answers, r_dev=r_dev, answers=answers, r=r, A_sol=A_sol, s_hat=s_hat,
+                      g_dev_norm=g_dev_norm, A_gen=A_gen, generator_step=generator_step, solver_step=solver_step, test=result, verifier=verifier,
                       skipped=solver.skipped + generator.skipped)
         if t % cfg.checkpoint_every == 0 or t == cfg.iterations:
             save(cfg, t, policies, g_dev_average, log)
@@ -107,9 +111,12 @@ def train(cfg):
 
 # ---------------------------------------------------------------- what the loop above calls
 
+def taken(folder):
+    return os.path.exists(os.path.join(folder, "config.json"))              # there before the first iteration; metrics.jsonl is not
+
+
 def own_folder(cfg):
     """A new run never writes over an old one: a folder that was named is refused, a default one gets the next free number."""
-    taken = lambda folder: os.path.exists(os.path.join(folder, "metrics.jsonl"))
     if cfg.resume or not taken(cfg.run):
         return cfg
     if "run" in cfg.given:
@@ -134,11 +141,6 @@ def load_data(cfg, solver, generator, log):
     return documents, *sets
 
 
-def judge(questions, answers, verifier):
-    """(Q, m) answers -> (Q, m) rewards, judged by the main rank: a check that times out on one machine might not on another."""
-    return ranks.from_main(solver_role.rewards(questions, answers, verifier) if ranks.is_main() else None)
-
-
 def evaluate(solver, test, t, cfg, verifier):
     """Accuracy on the test questions at the present weights, or None without a test set. Nothing trains on it."""
     return accuracy(solver, test, cfg.eval_samples, (cfg.seed, t, "solver", "test"), cfg, verifier, what="test answers") if test else None
@@ -148,7 +150,7 @@ def save(cfg, t, policies, g_dev_average, log):
     """The newest checkpoint becomes that of the end of iteration t."""
     before = time.time()
     if ranks.is_main():
-        checkpoint.save(cfg.run, policies, {"iteration": t, **log.state()}, g_dev_average if cfg.dev_ema else None)
+        checkpoint.save(cfg.run, policies, {"iteration": t, **log.state()}, g_dev_average)
     ranks.barrier()
     log.checkpoint_seconds = time.time() - before
 
@@ -156,6 +158,8 @@ def save(cfg, t, policies, g_dev_average, log):
 def resume(cfg, policies, log):
     """Put the newest whole checkpoint into the policies and cut the logs back to it -> (its iteration, running mean of g_dev or None)."""
     folder, state = checkpoint.find(cfg.run) if cfg.resume else (None, None)
+    if folder is None and cfg.resume and checkpoint.exists(cfg.run):
+        raise InputError(f"{cfg.run}: no whole checkpoint is left, so the run cannot go on; its logs are untouched. Start again with another --run")
     if folder and folder.endswith(".previous") and ranks.is_main():
         checkpoint.drop_newest(cfg.run)
     log.open(state)
@@ -169,7 +173,8 @@ def main():
     try:
         cfg = config.parse()
         ranks.start(device_of(cfg))
-        cfg = ranks.from_main(own_folder(cfg) if ranks.is_main() else None)
+        cfg = own_folder(cfg)                                               # every rank finds the same one
+        ranks.barrier()
         train(cfg)
     except InputError as error:
         if ranks.is_main():
@@ -177,7 +182,7 @@ def main():
         return 2
     except KeyboardInterrupt:
         if cfg and ranks.is_main():
-            print(f"\nstopped; nothing of a finished iteration is lost. Go on with: python train.py --resume {cfg.run}", file=sys.stderr)
+            print(f"\nstopped. Go on from the newest checkpoint with: python train.py --resume {cfg.run}", file=sys.stderr)
         return 130
     finally:
         ranks.stop()

@@ -119,12 +119,15 @@ def load_demos(path):
 
 
 def epochs(demos, batch, seed=0):
-    """An endless, seeded stream of steps: `batch` demonstrations as generator pairs, the same ones as solver pairs."""
+    """An endless, seeded stream of steps: `batch` demonstrations as generator pairs, and as solver pairs with their options shuffled.
+
+    Shuffled, because a file that always lists the right option first would teach the letter A.
+    """
     rng = random.Random(seed)
     while True:
         order = rng.sample(demos, len(demos))
         for i in range(0, len(order), batch):
-            yield [[generator_pair(demo) for demo in order[i:i + batch]], [solver_pair(demo) for demo in order[i:i + batch]]]
+            yield [[generator_pair(demo) for demo in order[i:i + batch]], [solver_pair({**demo, "choices": rng.sample(demo["choices"], len(demo["choices"]))}) for demo in order[i:i + batch]]]
 
 
 def main(argv=None):

@@ -448,3 +448,10 @@ def test_a_model_that_scales_its_logits_is_refused(make_policy, tmp_path):
     fakes.make_tokenizer().save_pretrained(tmp_path / "cohere")
     with pytest.raises(InputError, match="not supported"):
         make_policy("cohere")
+
+
+def test_layers_that_carry_state_between_packed_answers_are_refused(make_policy):
+    policy, _ = make_policy("tied")
+    policy.model.config.layer_types = ["linear_attention", "full_attention"]
+    with pytest.raises(InputError, match="linear_attention"):
+        policy.check_head()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import checkpoint
+import config
 import fakes
 import log
 import train
@@ -170,13 +171,25 @@ def test_a_damaged_checkpoint_never_takes_the_place_of_the_whole_one_before_it(w
     assert same(run, whole[0])
 
 
-def test_without_any_whole_checkpoint_a_run_starts_again(world, whole, tmp_path):
+def test_without_any_whole_checkpoint_a_run_stops_and_keeps_its_logs(world, whole, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(whole[0], run)
     shutil.rmtree(run / "checkpoint.previous")
     cut(run / "checkpoint/state.json")
-    finish(world, run)
-    assert same(run, whole[0])
+    process = start(["--resume", str(run)], run)
+    process.join(120)
+    output = Path(f"{run}.output").read_text()
+    assert process.exitcode == 2 and "no whole checkpoint is left" in output and "Traceback" not in output
+    assert (run / "metrics.jsonl").read_text() == (whole[0] / "metrics.jsonl").read_text()
+
+
+def test_two_default_runs_never_share_a_folder(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/config.json").write_text("{}")
+    cfg = config.Config(run=str(tmp_path / "a"))
+    assert train.own_folder(cfg).run == str(tmp_path / "a-2")
+    with pytest.raises(InputError, match="holds a run already"):
+        train.own_folder(config.Config(run=str(tmp_path / "a"), given=("run",)))
 
 
 def test_a_run_made_longer_ends_like_a_long_one(world, whole, tmp_path):
