@@ -31,7 +31,7 @@ def smooth(values, k=5):
 def main():
     plt.rcParams.update({"svg.hashsalt": "infuser", "font.size": 9})
     figure, axes = plt.subplots(1, 2, figsize=(8.2, 2.9))
-    panels = [("test_accuracy", "test accuracy (%), held-out questions"), ("key_accuracy", "right answer keys among its questions (%), mean of 5 iterations")]
+    panels = [("test_accuracy", "test accuracy (%), held-out questions"), ("key_accuracy", "right answer keys (%), mean of 5 iterations")]
     for ax, (key, title) in zip(axes, panels):
         for group in sys.argv[1:]:
             name, runs = group.split("=")

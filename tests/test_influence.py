@@ -2,6 +2,7 @@
 import doctest
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from config import SIMILARITIES
 from fakes import advantages, distance, gradients, make_groups, plain_logps, plain_loss
 from influence import Gamma, dev_ema, dev_gradient, influence_scores, second_moment
 from policy import update
+
+ROOT = Path(__file__).resolve().parent.parent
 
 DEV = make_groups([[5, 3, 8, 1], [2, 6, 4, 4], [7, 7, 1, 2]], seed=1)
 ANSWERS = make_groups([[4, 1, 9, 3], [1, 1, 2, 1], [6, 5, 2, 7], [3, 3, 3, 3], [8, 1, 1, 2]], prompts=[3, 8, 1, 20, 5], seed=2)
@@ -331,3 +334,38 @@ def test_bf16_scores_are_near_those_of_fp32(make_policy):
         cfg = replace(cfg, similarity=similarity)
         scores = [influence_scores(x, ANSWERS, A_SOL, dev_gradient(x, DEV, A_DEV, cfg), cfg) for x in (policy, half)]
         assert torch.allclose(*scores, atol=0.05)
+
+
+# ---------------------------------------------------------------- on a real model with real rollouts
+
+def as_written(g, v, k, beta2, eps):
+    """Gamma as SPEC writes it, in float64, apart from the code under test."""
+    g, v = g.double(), v.double()
+    return g / (((beta2 * v + (1 - beta2) * g ** 2) / (1 - beta2 ** (k + 1))) ** 0.5 + eps)
+
+
+@pytest.mark.skipif(not (ROOT / "toy/anchor/config.json").exists(), reason="the toy anchor has not been made yet")
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_on_the_toy_anchor_with_a_warm_optimizer_the_scores_are_the_formula_to_a_millionth(similarity):
+    import config
+    import solver as solver_role
+    from data import load_questions
+    from dugrpo import center
+    from policy import Policy, update
+    cfg = config.from_flags({"similarity": similarity, "device": "cpu"})
+    solver, questions = Policy("solver", cfg.model, cfg.solver_lr, cfg), load_questions(cfg.dev)[:24]
+    answers = solver_role.answer_questions(solver, questions, 8, (0, 1, "solver", "dev"), cfg)
+    A = center(solver_role.rewards(questions, answers, None))
+    update(solver, answers, A, cfg)                                         # warms the optimizer
+    g_dev, some = dev_gradient(solver, answers[:12], A[:12], cfg), answers[12:]
+    scores = influence_scores(solver, some, A[12:], g_dev, cfg)
+    assert (scores != 0).sum() >= 6
+    for q in (scores != 0).nonzero()[:4, 0].tolist():
+        direction = plain_gradient(solver, q, A[12:], some, cfg)
+        if similarity.startswith("preconditioned"):
+            direction = [as_written(g, *second_moment(solver.optimizer, p), cfg.beta2, cfg.adam_eps) for g, p in zip(direction, solver.params)]
+        x, y = (torch.cat([t.double().flatten() for t in tensors]) for tensors in (g_dev, direction))
+        if similarity.endswith("cosine"):
+            assert abs(float(scores[q] - x @ y / (x.norm() * y.norm()))) < 1e-6
+        else:
+            assert abs(float(scores[q] / (x @ y) - 1)) < 1e-4              # a dot product has a scale of its own: relative, in fp32
