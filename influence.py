@@ -115,7 +115,7 @@ class Streaming:
 
     def __init__(self, solver, g_dev, preconditioned, cfg):
         self.solver, self.preconditioned, self.cfg = solver, preconditioned, cfg
-        self.g_dev = {p: g for p, g in zip(solver.params, g_dev)}
+        self.g_dev = {p: g.flatten() for p, g in zip(solver.params, g_dev)}                 # views
         self.history = {p: second_moment(solver.optimizer, p) for p in solver.params} if preconditioned else {}
         self.handles = [p.register_post_accumulate_grad_hook(self.take) for p in solver.params]
         self.armed, self.dots, self.squares = False, [], []
@@ -123,15 +123,15 @@ class Streaming:
     def arm(self):
         self.armed = True
 
-    @torch.no_grad()
     def take(self, p):
+        """The hook of parameter p: its gradient has just been completed."""
         if not self.armed:
             return
         direction = p.grad
         if self.preconditioned:
-            direction = Gamma(p.grad, *self.history[p], self.cfg.beta2, self.cfg.adam_eps)
+            direction = Gamma(direction, *self.history[p], self.cfg.beta2, self.cfg.adam_eps)
         direction = direction.flatten()
-        self.dots.append(torch.dot(self.g_dev[p].flatten(), direction))
+        self.dots.append(torch.dot(self.g_dev[p], direction))
         self.squares.append(torch.dot(direction, direction))
         p.grad = None
 
