@@ -22,7 +22,7 @@ def accuracy(policy, questions, samples, key, cfg, verifier, what="evaluate"):
     answers = solver_role.answer_questions(policy, questions, samples, key, cfg, what=what,
                                            temperature=cfg.eval_temperature, top_p=cfg.eval_top_p, top_k=cfg.eval_top_k)
     r = solver_role.shared_rewards(questions, answers, verifier)                                           # (Q, N), nan where a check timed out
-    share = r.nanmean(dim=1)                                                                        # (Q,)
+    share = r.double().nanmean(dim=1)                                                                        # (Q,)
     share = share[~share.isnan()]
     rollouts = [rollout for group in answers for rollout in group]
     return {"accuracy": float(share.mean()) if len(share) else None, "standard_error": float(share.std() / len(share) ** 0.5) if len(share) > 1 else None,

@@ -52,7 +52,7 @@ def mean(values):
 def known_mean(r):
     """Mean of the rewards that are known, or None if there is none."""
     known = r[~r.isnan()]
-    return float(known.mean()) if len(known) else None
+    return float(known.double().mean()) if len(known) else None
 
 
 def peak_memory_mb():

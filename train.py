@@ -2,7 +2,7 @@
 
     python train.py                                                             the embedded world: CPU, minutes
     python train.py --model PATH --documents FILE_OR_FOLDER --dev FILE          your own
-    torchrun --nproc_per_node 8 train.py --model Qwen3-8B-Base                  the paper's recipe
+    torchrun --nproc_per_node 8 train.py --model Qwen3-8B-Base                  the paper's recipe (with --run: torchrun ... -- train.py --run DIR)
 
 One iteration, at solver theta and generator phi:
 
