@@ -111,7 +111,8 @@ class Log:
             self.anchor_accuracy = [test["accuracy"], test["standard_error"]]
             self.say(f"anchor: {percent(self.anchor_accuracy)} of the test questions right before training")
 
-    def iteration(self, t, clock, drafts, slots, dev_answers, r_dev, answers, r, A_sol, s_hat, g_dev_norm, A_gen, generator_step, solver_step, test, verifier, skipped):
+    def iteration(self, t, clock, drafts, slots, dev_answers, r_dev, answers, r, A_sol, s_hat, g_dev_norm, A_gen,
+                  generator_step, solver_step, test, verifier, skipped):
         """Write the iteration's lines and print its summary. Shapes as in train.py."""
         valid = [drafts[d][j] for d, j in slots]
         everything = [draft for row in drafts for draft in row]
@@ -165,8 +166,9 @@ class Log:
         left = (time.time() - self.started) / (x["iteration"] - self.first) * (self.cfg.iterations - x["iteration"])
         toy_part = f"  keys {short(x['key_accuracy'])}  target {short(x['target_share'])}" if "key_accuracy" in x else ""
         test_part = f"  test {x['test_accuracy']:.3f}" if x["test_accuracy"] is not None else ""
-        return (f"{x['iteration']:4d}/{self.cfg.iterations}  dev {short(x['dev_accuracy'], '{:.3f}')}{test_part}  valid {short(x['valid_share'])}  solved {short(x['solved_share'])}  "
-                f"mixed {short(x['mixed_share'])}  s_hat {short(x['s_hat_mean'], '{:+.3f}')} (std {short(x['s_hat_std'], '{:.3f}')}){toy_part}  "
+        return (f"{x['iteration']:4d}/{self.cfg.iterations}  dev {short(x['dev_accuracy'], '{:.3f}')}{test_part}  "
+                f"valid {short(x['valid_share'])}  solved {short(x['solved_share'])}  mixed {short(x['mixed_share'])}  "
+                f"s_hat {short(x['s_hat_mean'], '{:+.3f}')} (std {short(x['s_hat_std'], '{:.3f}')}){toy_part}  "
                 f"grad {short(x['generator_grad_norm'])} {short(x['solver_grad_norm'])}  {clock.total():.1f} s  (left {duration(left)})")
 
     def examples(self, rows, drafts):
@@ -187,8 +189,10 @@ class Log:
                 policy.tokenizer.save_pretrained(folder)
             x, run = self.last or {}, self.cfg.run
             if self.anchor_accuracy and x.get("test_accuracy") is not None:
-                self.say(f"\ntest accuracy: {percent(self.anchor_accuracy)} before, {percent([x['test_accuracy'], x['test_standard_error']])} after {x['iteration']} iterations")
-            self.say(f"\n{run}/solver and {run}/generator load with from_pretrained; {run}/metrics.jsonl has a line per iteration, {run}/questions.jsonl every draft.\n"
+                after = percent([x["test_accuracy"], x["test_standard_error"]])
+                self.say(f"\ntest accuracy: {percent(self.anchor_accuracy)} before, {after} after {x['iteration']} iterations")
+            self.say(f"\n{run}/solver and {run}/generator load with from_pretrained; "
+                     f"{run}/metrics.jsonl has a line per iteration, {run}/questions.jsonl every draft.\n"
                      f"Next: python evaluate.py {run}/solver --questions FILE; the same run with --reward fixed for comparison;\n"
                      f"or more of this one: python train.py --resume {run} --iterations {self.cfg.iterations * 2}")
         ranks.barrier()

@@ -281,7 +281,8 @@ def sample(policy, prompts, n, key, cfg, temperature=None, top_p=None, top_k=Non
     """P prompts (token ids) -> (P, n) rollouts, each prompt read once.
 
     key: words that make the draws unique, e.g. (seed, iteration, role, stage); the row number is added here. The batch is kept at about cfg.rows_at_once rows,
-    never less than one prompt's n: finished rows leave it and its cache, waiting prompts are prefilled and join. Prompts are taken longest first, which keeps the padding short.
+    never less than one prompt's n: finished rows leave it and its cache, waiting prompts are prefilled and join. Prompts are taken longest first,
+    which keeps the padding short.
     A response ends with a stop token (kept: EOS is trained) or at cfg.max_response_tokens (finished=False).
     """
     temperature = cfg.temperature if temperature is None else temperature
@@ -292,7 +293,8 @@ def sample(policy, prompts, n, key, cfg, temperature=None, top_p=None, top_k=Non
     logps = {row: [] for row in tokens}
     keys = {(i, j): row_key(*key, i * n + j) for i, j in tokens}
     stops = set(policy.stop_ids)
-    with policy.sampling_model() as model, tqdm(total=len(tokens), desc=what, unit="row", leave=False, disable=not ranks.is_main()) as bar:
+    bar = tqdm(total=len(tokens), desc=what, unit="row", leave=False, disable=not ranks.is_main())
+    with policy.sampling_model() as model, bar:
         head, batch = model.get_output_embeddings(), Batch(model, policy.device)
         while queue or batch.rows:
             room = (cfg.rows_at_once - len(batch.rows)) // n

@@ -127,7 +127,9 @@ def epochs(demos, batch, seed=0):
     while True:
         order = rng.sample(demos, len(demos))
         for i in range(0, len(order), batch):
-            yield [[generator_pair(demo) for demo in order[i:i + batch]], [solver_pair({**demo, "choices": rng.sample(demo["choices"], len(demo["choices"]))}) for demo in order[i:i + batch]]]
+            some = order[i:i + batch]
+            shuffled = [{**demo, "choices": rng.sample(demo["choices"], len(demo["choices"]))} for demo in some]
+            yield [[generator_pair(demo) for demo in some], [solver_pair(demo) for demo in shuffled]]
 
 
 def main(argv=None):
