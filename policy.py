@@ -95,7 +95,7 @@ class Policy:
     """One role: a model, its tokenizer and its own AdamW.
 
     model       a causal LM of transformers whose layers are full or sliding attention and that takes position_ids; all of it trains, in fp32
-    params      the trainable parameters, tied ones once
+    params      the trainable parameters, tied ones once; layer_weights: how many of them are matrices of the layers, for counting FLOPs
     skipped     updates not taken because the gradient norm was not finite
     """
 
@@ -109,6 +109,7 @@ class Policy:
             self.recomputed = [module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer)]
         self.bf16 = cfg.dtype == "bf16" or (cfg.dtype == "auto" and self.device.type == "cuda")
         self.params = [p for p in self.model.parameters() if p.requires_grad]
+        self.layer_weights = sum(p.numel() for name, p in self.model.named_parameters() if p.dim() == 2 and "embed" not in name and "lm_head" not in name)
         self.optimizer = torch.optim.AdamW(self.params, lr=lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, weight_decay=cfg.weight_decay)
         self.stop_ids = chat_stop_ids(self.tokenizer)
         extra = self.model.generation_config.eos_token_id
@@ -342,12 +343,11 @@ def answers_per_row(policy, group, limit):
     """
     config = policy.model.config.get_text_config()
     width = config.num_hidden_layers * config.num_attention_heads * (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
-    weights = sum(p.numel() for name, p in policy.model.named_parameters() if p.dim() == 2 and "embed" not in name and "lm_head" not in name)
     prompt, lengths = len(group[0].prompt), [len(rollout.response) for rollout in group]
 
     def flops(k):
         rows = [prompt + sum(lengths[i:i + k]) for i in range(0, len(lengths), k)]
-        return sum(2 * weights * L + 4 * width * L * L for L in rows) if k == 1 or max(rows) <= limit else math.inf
+        return sum(2 * policy.layer_weights * L + 4 * width * L * L for L in rows) if k == 1 or max(rows) <= limit else math.inf
     return min(range(1, len(group) + 1), key=flops)
 
 
