@@ -152,7 +152,7 @@ class Stage:
 
 def influence_stage(w, args):
     return Stage("influence", sum(len(x.response) for group in w.answers for x in group),
-                 {"ours": lambda: influence_scores(w.policy, w.answers, w.A, w.g_dev, w.cfg),
+                 {"ours": lambda: influence_scores(w.policy, w.answers, w.A, w.g_dev, w.cfg)[0],
                   "plain": lambda: plain_scores(w),
                   "bare": lambda: bare_passes(w)},
                  [("plain", "ours", "at least", 3.0), ("ours", "bare", "at most", 1.25)],

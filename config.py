@@ -27,11 +27,13 @@ from data import InputError
 
 ROOT = Path(__file__).resolve().parent          # the embedded world lies beside this file, wherever the command is typed
 HUB = "hf://datasets/Siyuc/infuser_train/"      # the authors' released data
+INVALID_SCORES = {"influence": 0.0, "spice": -0.1, "rzero": 0.0, "azr": -1.0, "learnability": 0.0, "random": 0.0, "fixed": 0.0}     # rewards.py
 CHOICES = {
     "preset": ("toy", "small", "paper-4b", "paper-8b"),
-    "reward": ("influence", "fixed"),
+    "reward": tuple(INVALID_SCORES),
     "similarity": ("preconditioned_cosine", "cosine", "dot", "preconditioned_dot"),
     "advantage": ("dugrpo", "group_std", "batch_std", "none"),
+    "train_on": ("generated", "dev"),
     "sampler": ("plain",),
     "dtype": ("auto", "fp32", "bf16"),
     "device": ("auto", "cpu", "cuda"),
@@ -68,11 +70,12 @@ class Config:
     max_choices: int = f(8, "most options of a valid question (the prompt in generator.py says 4 to 8)", "", 8)
 
     # what the generator is paid for
-    reward: str = f("influence", "what a valid question earns; fixed: nothing, the generator never moves", "s_hat", "influence")
+    reward: str = f("influence", "what a valid question earns (rewards.py); fixed: nothing, the generator never moves", "s_hat", "influence")
     similarity: str = f("preconditioned_cosine", "how a question is compared with g_dev: by its raw gradient, or preconditioned: "
                         "by the direction AdamW would take", "cos(g_dev, Gamma)", "preconditioned_cosine")
     advantage: str = f("dugrpo", "how scores become advantages", "A_gen", "dugrpo")
-    invalid_score: float = f(0.0, "score of a draft that is no valid question", "", 0)
+    invalid_score: float | None = f(None, "score of a draft that is no valid question; none: the reward's own, 0 for influence", "", 0)
+    train_on: str = f("generated", "what the solver learns from; dev: as many dev questions as there would be drafts, no generator (a baseline)")
     dev_ema: float = f(0.0, "share of the old g_dev kept from iteration to iteration; 0: off", "", "off (0.9 when on)")
 
     # the updates; one AdamW per role, constant learning rate
@@ -95,7 +98,8 @@ class Config:
     max_prompt_tokens: int = f(512, "longer prompts are skipped and counted", "", 4096)
     max_response_tokens: int = f(128, "responses are cut here", "", 8192)
 
-    # evaluation on the test questions
+    # evaluation
+    dev_every: int = f(1, "iterations between answers to the dev questions, where the reward does not need them every time")
     eval_every: int = f(5, "iterations between evaluations")
     eval_samples: int = f(1, "answers per test question", "N", "1 to 32, by benchmark")
     eval_temperature: float = f(0.7, "sampling temperature of evaluations", "", 0.7)
@@ -242,8 +246,13 @@ def from_flags(flags):
     if preset not in PRESETS:
         raise InputError(f"preset = {preset!r}: expected one of {', '.join(PRESETS)}")
     values = PRESETS[preset] | {"preset": preset} | given
+    if values.get("train_on") == "dev":
+        values = {"reward": "fixed"} | values           # no drafts, so nothing to pay for
     cfg = Config(**values, given=tuple(given))
-    return check(replace(cfg, run=cfg.run or f"runs/{cfg.preset}-{cfg.reward}-seed{cfg.seed}"))
+    if cfg.invalid_score is None:
+        cfg = replace(cfg, invalid_score=INVALID_SCORES.get(cfg.reward, 0.0))
+    what = "dev-only" if cfg.train_on == "dev" else cfg.reward
+    return check(replace(cfg, run=cfg.run or f"runs/{cfg.preset}-{what}-seed{cfg.seed}"))
 
 
 def find_model(name, text):
@@ -328,7 +337,7 @@ def check(cfg):
     for name, choices in CHOICES.items():
         need(name, getattr(cfg, name) in choices, f"one of {', '.join(choices)}")
     for name in ("iterations", "docs_per_step", "questions_per_doc", "minibatch_rows", "max_prompt_tokens", "max_response_tokens",
-                 "max_chunk_tokens", "eval_every", "eval_samples", "checkpoint_every", "rows_at_once", "tokens_at_once", "logp_chunk"):
+                 "max_chunk_tokens", "dev_every", "eval_every", "eval_samples", "checkpoint_every", "rows_at_once", "tokens_at_once", "logp_chunk"):
         need(name, getattr(cfg, name) >= 1, "at least 1")
     for name in ("seed", "top_k", "eval_top_k", "show_every", "threads", "solver_lr", "generator_lr", "weight_decay"):
         need(name, getattr(cfg, name) >= 0, "0 or more")
@@ -338,6 +347,7 @@ def check(cfg):
         need(name, 0 <= getattr(cfg, name) < 1, "a number from 0 to below 1")
     for name in ("top_p", "eval_top_p"):
         need(name, 0 < getattr(cfg, name) <= 1, "a number above 0 and up to 1")
+    need("reward", cfg.train_on != "dev" or cfg.reward == "fixed", "fixed beside train_on = 'dev', where there is no generator to pay")
     need("clip", 0 < cfg.clip < 1, "a number between 0 and 1")
     need("dual_clip", cfg.dual_clip > 1, "a number above 1")
     need("min_choices", 2 <= cfg.min_choices <= cfg.max_choices, f"at least 2 and at most max_choices = {cfg.max_choices}")
@@ -355,6 +365,7 @@ def check(cfg):
 def describe(cfg):
     """Config -> a table to print: what runs, then the fields that differ from the preset, with the preset's and the paper's values."""
     preset = {name: setting.default for name, setting in SETTINGS.items()} | PRESETS[cfg.preset] | {"preset": cfg.preset}
+    preset["invalid_score"] = INVALID_SCORES[cfg.reward]
     lines = [f"preset {cfg.preset}, model {cfg.model}, run {cfg.run}",
              f"{cfg.iterations} iterations of {cfg.docs_per_step} documents x {cfg.questions_per_doc} questions x "
              f"{cfg.answers_per_question} answers, at most {cfg.answers_per_step} answers to train on in each"]

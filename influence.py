@@ -12,6 +12,7 @@
     g_dev      g_dev       like params      list of tensors; None when every dev group is all right or all wrong
     v, k       v, k        like params, ()  the second moment and the step count of the solver's AdamW: read here, never changed
     s_hat      s_hat       (Q,)             the generator's reward
+    own_share              (Q,)             share of the question's own g_q^2 in v', over all elements: 1 without a history, small beside a long one
 
 Both gradients are gradients of losses, so the signs cancel: s_hat > 0 says that a solver step on this question also lowers the dev loss.
 
@@ -108,7 +109,7 @@ def dev_ema(average, g_dev, decay):
 
 
 class Streaming:
-    """Dot product and norm of one question's direction, collected tensor by tensor while its backward pass runs.
+    """Dot product and norm of one question's direction, and the norm of its gradient, collected tensor by tensor while its backward pass runs.
 
     arm(): the next backward pass is the question's last one, so each gradient is final when its hook fires. Before that, gradients just accumulate.
     """
@@ -118,7 +119,7 @@ class Streaming:
         self.g_dev = {p: g.flatten() for p, g in zip(solver.params, g_dev)}                 # views
         self.history = {p: second_moment(solver.optimizer, p) for p in solver.params} if preconditioned else {}
         self.handles = [p.register_post_accumulate_grad_hook(self.take) for p in solver.params]
-        self.armed, self.dots, self.squares = False, [], []
+        self.armed, self.sums = False, []
 
     def arm(self):
         self.armed = True
@@ -127,22 +128,19 @@ class Streaming:
         """The hook of parameter p: its gradient has just been completed."""
         if not self.armed:
             return
-        direction = p.grad
-        if self.preconditioned:
-            direction = Gamma(direction, *self.history[p], self.cfg.beta2, self.cfg.adam_eps)
-        direction = direction.flatten()
-        self.dots.append(torch.dot(self.g_dev[p], direction))
-        self.squares.append(torch.dot(direction, direction))
+        g = p.grad.flatten()
+        direction = Gamma(p.grad, *self.history[p], self.cfg.beta2, self.cfg.adam_eps).flatten() if self.preconditioned else g
+        self.sums.append(torch.stack([torch.dot(self.g_dev[p], direction), torch.dot(direction, direction), torch.dot(g, g)]))
         p.grad = None
 
     def finish(self):
-        """-> (<g_dev, direction>, |direction|) of the question, ready for the next one."""
+        """-> (<g_dev, direction>, |direction|, |g_q|^2) of the question, ready for the next one."""
         for p in self.solver.params:
             if p.grad is not None:                                          # touched by an earlier pass of the question but not by its last
                 self.take(p)
-        dot, length = torch.stack(self.dots).sum(), torch.stack(self.squares).sum().sqrt()
-        self.armed, self.dots, self.squares = False, [], []
-        return dot, length
+        dot, squares, g_squares = torch.stack(self.sums).sum(dim=0)
+        self.armed, self.sums = False, []
+        return dot, squares.sqrt(), g_squares
 
     def close(self):
         for handle in self.handles:
@@ -150,18 +148,19 @@ class Streaming:
 
 
 def influence_scores(solver, answers, A_sol, g_dev, cfg):
-    """(Q, m) answers to the generated questions -> (Q,) s_hat. Zero where a group is all equal; all zero without a g_dev.
+    """(Q, m) answers to the generated questions -> (Q,) s_hat, (Q,) own_share. Zero where a group is all equal; all zero without a g_dev.
 
     cfg.similarity: preconditioned_cosine (the method), cosine (raw g_q), preconditioned_dot, dot. Weights, gradients, optimizer and random state are left
     bit for bit as they were. Each rank scores its own questions. A question is never batched with another: its gradient must stay its own.
     """
-    s_hat = torch.zeros(len(answers))
+    s_hat, own_share = torch.zeros(2, len(answers))
     kept = has_gradient(A_sol).nonzero()[:, 0].tolist()
     if g_dev is None or not kept:
-        return s_hat
+        return s_hat, own_share
     Tbar = mean_length([answers[q] for q in kept])
     norm_dev = max(norm(g_dev), 1e-12)
-    scores = []
+    v_sum = sum(float(second_moment(solver.optimizer, p)[0].sum()) for p in solver.params)
+    scores = []                                                             # [s_hat, own_share] of each question this rank scores
     stream = Streaming(solver, g_dev, cfg.similarity.startswith("preconditioned"), cfg)
     try:
         with borrowed_gradients(solver.params):
@@ -172,11 +171,12 @@ def influence_scores(solver, answers, A_sol, g_dev, cfg):
                     if i == len(passes) - 1:
                         stream.arm()
                     loss.backward()
-                dot, length = stream.finish()
-                scores.append(dot / (norm_dev * length.clamp(min=1e-12)) if cfg.similarity.endswith("cosine") else dot)
+                dot, length, g_squares = stream.finish()
+                score = dot / (norm_dev * length.clamp(min=1e-12)) if cfg.similarity.endswith("cosine") else dot
+                own = (1 - cfg.beta2) * g_squares
+                scores.append([float(score), float(own / (cfg.beta2 * v_sum + own).clamp(min=1e-30))])
     finally:
         stream.close()
-    s_hat[kept] = torch.tensor(ranks.gather([float(score) for score in scores], len(kept)))
-    finite = s_hat.isfinite()
-    solver.skipped += int((~finite).sum())                  # a gradient that is not finite scores 0 and is counted, as such an update is
-    return torch.where(finite, s_hat, torch.zeros_like(s_hat))
+    s_hat[kept], own_share[kept] = torch.tensor(ranks.gather(scores, len(kept))).T
+    solver.skipped += int((~s_hat.isfinite()).sum())        # a gradient that is not finite scores 0 and is counted, as such an update is
+    return s_hat.nan_to_num(0.0, 0.0, 0.0), own_share.nan_to_num(0.0, 0.0, 0.0)

@@ -7,6 +7,7 @@ Departs from the usual: no averages over time. Each number is a mean over its ow
 """
 import json
 import os
+import re
 import resource
 import sys
 import time
@@ -47,6 +48,15 @@ def mean(values):
     """Mean of a list, or None of an empty one."""
     values = list(values)
     return sum(values) / len(values) if values else None
+
+
+def mean_of(x):
+    """Mean of a tensor, or None if there is none or it is empty."""
+    return float(x.double().mean()) if x is not None and len(x) else None
+
+
+def std_of(x):
+    return float(x.std()) if x is not None and len(x) > 1 else None
 
 
 def known_mean(r):
@@ -111,7 +121,7 @@ class Log:
             self.anchor_accuracy = [test["accuracy"], test["standard_error"]]
             self.say(f"anchor: {percent(self.anchor_accuracy)} of the test questions right before training")
 
-    def iteration(self, t, clock, drafts, slots, dev_answers, r_dev, answers, r, A_sol, s_hat, g_dev_norm, A_gen,
+    def iteration(self, t, clock, drafts, slots, dev_answers, r_dev, answers, r, A_sol, score, s_hat, own_share, g_dev_norm, A_gen,
                   generator_step, solver_step, test, verifier, skipped):
         """Write the iteration's lines and print its summary. Shapes as in train.py."""
         valid = [drafts[d][j] for d, j in slots]
@@ -126,15 +136,19 @@ class Log:
             "test_accuracy": test["accuracy"] if test else None,
             "test_standard_error": test["standard_error"] if test else None,
             "test_accuracy_anchor": self.anchor_accuracy[0] if self.anchor_accuracy else None,
-            "valid_share": len(valid) / len(everything),
+            "valid_share": len(valid) / len(everything) if everything else None,
             "solved_share": known_mean(r),
             "mixed_share": float(mixed.float().mean()) if len(r) else None,
-            "dev_mixed_share": float((~flat(settled(r_dev))).float().mean()),
-            "s_hat_mean": float(s_hat.mean()) if s_hat is not None and len(s_hat) else None,
-            "s_hat_std": float(s_hat.std()) if s_hat is not None and len(s_hat) > 1 else None,
-            "s_hat_positive_share": float((s_hat > 0).float().mean()) if s_hat is not None and len(s_hat) else None,
+            "dev_mixed_share": float((~flat(settled(r_dev))).float().mean()) if len(r_dev) else None,
+            "s_hat_mean": mean_of(s_hat),
+            "s_hat_std": std_of(s_hat),
+            "s_hat_positive_share": mean_of(s_hat > 0 if s_hat is not None else None),
+            "score_mean": mean_of(score),
+            "score_std": std_of(score),
+            "own_share_mean": mean_of(own_share[mixed] if own_share is not None else None),
             "g_dev_norm": g_dev_norm,
-            "invalid_paid_share": mean(invalid_paid) if s_hat is not None else None,
+            "invalid_paid_share": mean(invalid_paid) if score is not None else None,
+            "duplicate_share": duplicate_share([draft.question.question_text for draft in valid]),
             "invalid_reasons": dict(Counter(draft.reason for draft in everything if draft.question is None)),
             "generator_grad_norm": generator_step["grad_norm"] if generator_step else None,
             "solver_grad_norm": solver_step["grad_norm"] if solver_step else None,
@@ -151,14 +165,14 @@ class Log:
         line |= {"seconds": {name: round(x, 3) for name, x in (clock.seconds | {"checkpoint": self.checkpoint_seconds}).items()},
                  "peak_memory_mb": round(peak_memory_mb(), 1)}
         self.verifier_counts = (verifier.timeouts, verifier.crashes)
-        rows = question_rows(t, drafts, slots, r, s_hat, A_gen)
+        rows = question_rows(t, drafts, slots, answers, r, score, s_hat, own_share, A_gen)
         self.append(self.paths[1], rows)
         self.append(self.paths[0], [line])
         self.last = line
         self.say(self.summary(line, clock))
         for warning in warnings(line, self.cfg):
             self.say(f"    note: {warning}")
-        if self.cfg.show_every and t % self.cfg.show_every == 0 and s_hat is not None:
+        if self.cfg.show_every and t % self.cfg.show_every == 0 and score is not None:
             self.examples(rows, drafts)
 
     def summary(self, x, clock):
@@ -166,17 +180,19 @@ class Log:
         left = (time.time() - self.started) / (x["iteration"] - self.first) * (self.cfg.iterations - x["iteration"])
         toy_part = f"  keys {short(x['key_accuracy'])}  target {short(x['target_share'])}" if "key_accuracy" in x else ""
         test_part = f"  test {x['test_accuracy']:.3f}" if x["test_accuracy"] is not None else ""
+        paid = "s_hat" if self.cfg.reward == "influence" else "score"
         return (f"{x['iteration']:4d}/{self.cfg.iterations}  dev {short(x['dev_accuracy'], '{:.3f}')}{test_part}  "
                 f"valid {short(x['valid_share'])}  solved {short(x['solved_share'])}  mixed {short(x['mixed_share'])}  "
-                f"s_hat {short(x['s_hat_mean'], '{:+.3f}')} (std {short(x['s_hat_std'], '{:.3f}')}){toy_part}  "
+                f"{paid} {short(x['score_mean'], '{:+.3f}')} (std {short(x['score_std'], '{:.3f}')}){toy_part}  "
                 f"grad {short(x['generator_grad_norm'])} {short(x['solver_grad_norm'])}  {clock.total():.1f} s  (left {duration(left)})")
 
     def examples(self, rows, drafts):
-        """The question influence liked most and the one it liked least, among those it could tell apart."""
-        scored = sorted((row for row in rows if row["status"] == "valid" and row["s_hat"]), key=lambda row: row["s_hat"])
+        """The question that earned most and the one that earned least, among those that earned anything."""
+        name = "s_hat" if self.cfg.reward == "influence" else "score"
+        scored = sorted((row for row in rows if row["status"] == "valid" and row["score"]), key=lambda row: row["score"])
         for word, x in [("most", scored[-1]), ("least", scored[0])] if len(scored) > 1 else []:
             document = drafts[x["slot"][0]][x["slot"][1]].document.content
-            self.say(f"    liked {word}, s_hat {x['s_hat']:+.3f}, solved {x['solved']:.2f}: {clip(x['question'])}  "
+            self.say(f"    liked {word}, {name} {x['score']:+.3f}, solved {x['solved']:.2f}: {clip(x['question'])}  "
                      f"options {' | '.join(clip(c, 40) for c in x['choices'])}  key {clip(x['answer'], 40)}\n"
                      f"        from {x['doc_id']}: {clip(document, 200)}")
 
@@ -198,9 +214,10 @@ class Log:
         ranks.barrier()
 
 
-def question_rows(t, drafts, slots, r, s_hat, A_gen):
+def question_rows(t, drafts, slots, answers, r, score, s_hat, own_share, A_gen):
     """Every draft of the iteration as a line of questions.jsonl."""
     number = {slot: q for q, slot in enumerate(slots)}
+    at = lambda values, q: float(values[q]) if q is not None and values is not None else None
     rows = []
     for d, row in enumerate(drafts):
         for j, draft in enumerate(row):
@@ -208,20 +225,38 @@ def question_rows(t, drafts, slots, r, s_hat, A_gen):
             rows.append({"iteration": t, "slot": [d, j], "doc_id": draft.document.doc_id,
                          "question": question.question_text if question else None, "choices": question.choices if question else None,
                          "answer": question.ground_truth if question else None, "status": "valid" if question else draft.reason,
-                         "text": None if question else draft.rollout.text[:1000],
-                         "solved": known_mean(r[q]) if q is not None else None,
-                         "s_hat": float(s_hat[q]) if q is not None and s_hat is not None else None, "A_gen": float(A_gen[d, j])})
+                         "text": None if question else draft.rollout.text[:1000], "tokens": len(draft.rollout.response),
+                         "solved": known_mean(r[q]) if q is not None else None, "score": at(score, q), "s_hat": at(s_hat, q),
+                         "own_share": at(own_share, q), "A_gen": float(A_gen[d, j]),
+                         "answers": sample_answers(answers[q], r[q]) if q is not None else None})
     return rows
+
+
+def sample_answers(group, r):
+    """The first answer that matched the key and the first that did not, as far as there are any; only the end of a long one."""
+    firsts = [next((i for i in range(len(group)) if r[i] == value), None) for value in (1, 0)]
+    return [{"text": group[i].text[-600:], "right": bool(r[i])} for i in firsts if i is not None]
+
+
+def duplicate_share(texts):
+    """Share of questions that say the same as an earlier one of the list, but for case, space and punctuation; None of an empty list.
+
+    >>> duplicate_share(["What is 2 plus 3?", "what is 2 plus 3", "What is 23?", "Who?"])
+    0.25
+    """
+    return 1 - len({" ".join(re.findall(r"\w+", text.lower())) for text in texts}) / len(texts) if texts else None
 
 
 def warnings(x, cfg):
     """One sentence for each thing that is off, with what to try."""
+    if cfg.train_on == "dev":
+        return
     if x["valid_share"] == 0:
         yield ("no draft was a valid question, so nothing was trained; look at `text` in questions.jsonl. A small model needs warmup.py first; "
                "drafts cut at max_response_tokens need more of them.")
     elif x["valid_share"] < 0.1:
         yield f"almost no draft was valid ({x['valid_share']:.0%}; reasons {x['invalid_reasons']}); a small model needs warmup.py first."
-    if cfg.reward != "fixed" and x["g_dev_norm"] is None:
+    if cfg.reward == "influence" and x["g_dev_norm"] is None:
         yield ("no g_dev: every dev question was answered all right or all wrong, so all scores are 0 and the generator did not move; "
                "more answers_per_question or a dev set the solver sometimes solves would help.")
     if x["mixed_share"] == 0:

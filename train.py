@@ -18,6 +18,7 @@ One iteration, at solver theta and generator phi:
     r, A_sol  r, A     (Q, m)      is the answer right; its advantage over the others to the same question
     g_dev     g_dev    like theta  gradient of the loss on the dev answers
     s_hat     s_hat    (Q,)        influence of a question
+    score              (Q,)        what a question earns: s_hat, or another reward of rewards.py; None: the generator is not paid, and stays
     s, A_gen  s, A     (D, n)      the same in the grid of drafts, invalid ones included; their advantages
 
 Writes runs/NAME/: config.json, metrics.jsonl, questions.jsonl, checkpoint/, solver/, generator/. The random numbers of a run depend on its seed alone; a run
@@ -35,6 +36,7 @@ import checkpoint
 import config
 import generator as generator_role
 import ranks
+import rewards
 import solver as solver_role
 from data import InputError, document_batch, keep_fitting, load_documents, load_questions
 from dugrpo import center, dugrpo
@@ -62,35 +64,42 @@ def train(cfg):
     for t in range(start + 1, cfg.iterations + 1):
         clock = Clock()
         batch = [documents[i] for i in document_batch(len(documents), cfg.docs_per_step, cfg.seed, t - 1)]              # D
-
+        if cfg.train_on == "dev":                                           # the dev-only baseline: nothing is written
+            batch = []
+        asked = dev if cfg.reward == "influence" or t % cfg.dev_every == 0 or t == cfg.iterations else []
         with clock("dev"):
-            dev_answers = solver_role.answer_questions(solver, dev, cfg.answers_per_question, (cfg.seed, t, "solver", "dev"), cfg, what="dev answers")
-            r_dev = solver_role.shared_rewards(dev, dev_answers, verifier)                                                                  # (M, m)
+            dev_answers = solver_role.answer_questions(solver, asked, cfg.answers_per_question, (cfg.seed, t, "solver", "dev"), cfg, what="dev answers")
+            r_dev = solver_role.shared_rewards(asked, dev_answers, verifier)                                            # (M, m)
         with clock("write"):
             drafts = generator_role.write_questions(generator, batch, (cfg.seed, t, "generator", "write"), cfg, solver)  # (D, n)
             slots = [(d, j) for d in range(len(drafts)) for j in range(cfg.questions_per_doc) if drafts[d][j].question is not None]
             questions = [drafts[d][j].question for d, j in slots]                                                       # Q
+        if cfg.train_on == "dev":                                           # as many questions as there would be drafts
+            questions = [dev[i] for i in document_batch(len(dev), cfg.drafts_per_step, cfg.seed, t - 1)]
         with clock("answer"):
             answers = solver_role.answer_questions(solver, questions, cfg.answers_per_question, (cfg.seed, t, "solver", "answer"), cfg)
             r = solver_role.shared_rewards(questions, answers, verifier)                                                                     # (Q, m)
             A_sol = center(solver_role.settled(r)) if questions else r
 
-        s_hat = g_dev_norm = None
-        if cfg.reward != "fixed":
+        score = s_hat = own_share = g_dev_norm = None
+        if cfg.reward == "influence":
             with clock("influence"):                                        # before either model moves
                 g_dev = dev_gradient(solver, dev_answers, center(solver_role.settled(r_dev)), cfg)
                 g_dev = dev_ema(g_dev_average, g_dev, cfg.dev_ema)
                 g_dev_average = g_dev if cfg.dev_ema and g_dev is not None else g_dev_average
-                s_hat = influence_scores(solver, answers, A_sol, g_dev, cfg)                                            # (Q,)
+                s_hat, own_share = influence_scores(solver, answers, A_sol, g_dev, cfg)                                 # (Q,)
                 g_dev_norm, g_dev = norm(g_dev), None                       # as large as the model: not kept beside the updates
+                score = s_hat if g_dev_norm is not None else None           # no g_dev: all scores are 0 and phi stays
+        elif cfg.reward != "fixed":
+            score = rewards.scores(cfg.reward, questions, answers, r, (cfg.seed, t))                                    # (Q,)
 
-        s = torch.full((len(drafts), cfg.questions_per_doc), cfg.invalid_score if g_dev_norm is not None else 0.0)      # (D, n)
-        for (d, j), score in zip(slots, s_hat if s_hat is not None else [0.0] * len(slots)):
-            s[d, j] = score
-        A_gen = dugrpo(s, cfg.advantage)                                                                                # (D, n)
+        s = torch.full((len(drafts), cfg.questions_per_doc), cfg.invalid_score if score is not None else 0.0)           # (D, n)
+        for (d, j), paid in zip(slots, score if score is not None else [0.0] * len(slots)):
+            s[d, j] = paid
+        A_gen = dugrpo(s, cfg.advantage) if drafts else s                                                               # (D, n)
 
         generator_step = solver_step = None
-        if g_dev_norm is not None:                                          # no g_dev: all scores are 0 and phi stays
+        if score is not None:
             with clock("update_generator"):
                 generator_step = update(generator, [[draft.rollout for draft in row] for row in drafts], A_gen, cfg, what="update generator")
         if questions:
@@ -99,9 +108,9 @@ def train(cfg):
 
         with clock("evaluate"):
             result = evaluate(solver, test, t, cfg, verifier) if t % cfg.eval_every == 0 or t == cfg.iterations else None
-        log.iteration(t, clock, drafts=drafts, slots=slots, dev_answers=dev_answers, r_dev=r_dev, answers=answers, r=r, A_sol=A_sol, s_hat=s_hat,
-                      g_dev_norm=g_dev_norm, A_gen=A_gen, generator_step=generator_step, solver_step=solver_step, test=result, verifier=verifier,
-                      skipped=solver.skipped + generator.skipped)
+        log.iteration(t, clock, drafts=drafts, slots=slots, dev_answers=dev_answers, r_dev=r_dev, answers=answers, r=r, A_sol=A_sol,
+                      score=score, s_hat=s_hat, own_share=own_share, g_dev_norm=g_dev_norm, A_gen=A_gen, generator_step=generator_step,
+                      solver_step=solver_step, test=result, verifier=verifier, skipped=solver.skipped + generator.skipped)
         if t % cfg.checkpoint_every == 0 or t == cfg.iterations:
             save(cfg, t, policies, g_dev_average, log)
     verifier.close()

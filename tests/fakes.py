@@ -16,6 +16,7 @@ from transformers import (MistralConfig, MistralForCausalLM, Olmo3Config, Olmo3F
 
 from config import Config
 from data import Rollout
+from influence import influence_scores
 from policy import Policy
 
 SPECIAL = ["<pad>", "<unk>", "<eos>", "<|user|>", "<|assistant|>", "<|end|>"]
@@ -123,3 +124,8 @@ def start_apart(function, *args):
     process = context.Process(target=function, args=args)
     process.start()
     return process
+
+
+def s_hat_of(*args):
+    """The scores alone."""
+    return influence_scores(*args)[0]

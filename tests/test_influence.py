@@ -11,8 +11,8 @@ import torch
 import influence
 import policy as policy_module
 from config import SIMILARITIES
-from fakes import advantages, distance, gradients, make_groups, plain_logps, plain_loss
-from influence import Gamma, dev_ema, dev_gradient, influence_scores, second_moment
+from fakes import advantages, distance, gradients, make_groups, plain_logps, plain_loss, s_hat_of
+from influence import Gamma, dev_ema, dev_gradient, second_moment
 from policy import update
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -152,7 +152,7 @@ def test_scores_equal_the_plain_computation(make_policy, similarity, kind, steps
     g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
     expected = plain_scores(policy, ANSWERS, A_SOL, g_dev, cfg)
     for passes, tokens_at_once in (("one", 10000), ("several", 12)):
-        s_hat = influence_scores(policy, ANSWERS, A_SOL, g_dev, replace(cfg, tokens_at_once=tokens_at_once, logp_chunk=5))
+        s_hat = s_hat_of(policy, ANSWERS, A_SOL, g_dev, replace(cfg, tokens_at_once=tokens_at_once, logp_chunk=5))
         assert torch.allclose(s_hat, expected, rtol=1e-3, atol=2e-5 * float(expected.abs().max())), passes
     assert (s_hat != 0).tolist() == [True, True, True, False, True]     # the flat group
 
@@ -162,15 +162,15 @@ def test_a_question_whose_answers_need_several_passes_has_one_score(make_policy,
     policy, cfg = make_policy()
     warm(policy, cfg)
     g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
-    whole = influence_scores(policy, ANSWERS, A_SOL, g_dev, cfg)
+    whole = s_hat_of(policy, ANSWERS, A_SOL, g_dev, cfg)
     monkeypatch.setattr(policy_module, "answers_per_row", lambda *_: 1)
-    assert torch.allclose(influence_scores(policy, ANSWERS, A_SOL, g_dev, replace(cfg, tokens_at_once=1)), whole, atol=1e-5)
+    assert torch.allclose(s_hat_of(policy, ANSWERS, A_SOL, g_dev, replace(cfg, tokens_at_once=1)), whole, atol=1e-5)
 
 
 def test_recomputed_activations_leave_the_scores_alone(make_policy):
     plain, cfg = make_policy()
     saving, _ = make_policy(grad_checkpoint=True)
-    scores = [influence_scores(x, ANSWERS, A_SOL, dev_gradient(x, DEV, A_DEV, cfg), cfg) for x in (plain, saving)]
+    scores = [s_hat_of(x, ANSWERS, A_SOL, dev_gradient(x, DEV, A_DEV, cfg), cfg) for x in (plain, saving)]
     assert torch.allclose(*scores, atol=1e-6)
 
 
@@ -178,17 +178,17 @@ def test_a_question_is_scored_alone(make_policy):
     """Its score does not depend on the questions beside it but for Tbar, which a cosine of raw gradients does not see either."""
     policy, cfg = make_policy(similarity="cosine")
     g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
-    together = influence_scores(policy, ANSWERS, A_SOL, g_dev, cfg)
-    alone = [float(influence_scores(policy, ANSWERS[q:q + 1], A_SOL[q:q + 1], g_dev, cfg)) for q in range(5)]
+    together = s_hat_of(policy, ANSWERS, A_SOL, g_dev, cfg)
+    alone = [float(s_hat_of(policy, ANSWERS[q:q + 1], A_SOL[q:q + 1], g_dev, cfg)) for q in range(5)]
     assert torch.allclose(together, torch.tensor(alone), atol=1e-6)
 
 
 def test_nothing_is_scored_without_g_dev_or_without_a_gradient(make_policy):
     policy, cfg = make_policy()
     g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
-    assert torch.equal(influence_scores(policy, ANSWERS, A_SOL, None, cfg), torch.zeros(5))
-    assert torch.equal(influence_scores(policy, ANSWERS, torch.zeros(5, 4), g_dev, cfg), torch.zeros(5))
-    assert influence_scores(policy, [], torch.zeros(0, 0), g_dev, cfg).shape == (0,)
+    assert torch.equal(s_hat_of(policy, ANSWERS, A_SOL, None, cfg), torch.zeros(5))
+    assert torch.equal(s_hat_of(policy, ANSWERS, torch.zeros(5, 4), g_dev, cfg), torch.zeros(5))
+    assert s_hat_of(policy, [], torch.zeros(0, 0), g_dev, cfg).shape == (0,)
 
 
 def test_the_question_gradients_of_a_batch_add_up_to_its_gradient(make_policy):
@@ -198,7 +198,7 @@ def test_the_question_gradients_of_a_batch_add_up_to_its_gradient(make_policy):
     total = [sum(parts) / len(kept) for parts in zip(*(plain_gradient(policy, q, A_SOL, ANSWERS, cfg) for q in kept))]
     assert distance(dev_gradient(policy, ANSWERS, A_SOL, cfg), total) < 1e-5
     g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
-    dots = influence_scores(policy, ANSWERS, A_SOL, g_dev, replace(cfg, similarity="dot"))
+    dots = s_hat_of(policy, ANSWERS, A_SOL, g_dev, replace(cfg, similarity="dot"))
     assert float(dots.sum()) / len(kept) == pytest.approx(float(sum((a * b).sum() for a, b in zip(g_dev, total))), rel=1e-4)
 
 
@@ -222,7 +222,7 @@ def test_a_small_step_along_gamma_changes_the_dev_loss_by_the_dot_product(make_p
     warm(policy, cfg, steps)
     w = [[(lp - torch.tensor(x.logp)).exp().clamp(max=2) for lp, x in zip(*pair)] for pair in zip(dev_logps(policy, cfg), DEV)]
     g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
-    dots = influence_scores(policy, ANSWERS, A_SOL, g_dev, cfg)
+    dots = s_hat_of(policy, ANSWERS, A_SOL, g_dev, cfg)
     origin = [p.detach().clone() for p in policy.params]
     for q in (0, 2, 4):
         direction = [Gamma(g, *second_moment(policy.optimizer, p), eps=cfg.adam_eps)
@@ -244,10 +244,10 @@ def test_the_dev_question_itself_is_useful_and_its_opposite_harmful(make_policy,
     policy, cfg = make_policy()
     warm(policy, cfg, steps)
     g_dev = dev_gradient(policy, DEV[:1], A_DEV[:1], cfg)
-    same = influence_scores(policy, DEV[:1], A_DEV[:1], g_dev, cfg)
+    same = s_hat_of(policy, DEV[:1], A_DEV[:1], g_dev, cfg)
     assert same > 0.3
-    assert torch.allclose(influence_scores(policy, DEV[:1], -A_DEV[:1], g_dev, cfg), -same)
-    assert influence_scores(policy, DEV[:1], A_DEV[:1], g_dev, replace(cfg, similarity="cosine")) == pytest.approx(1, abs=1e-5)
+    assert torch.allclose(s_hat_of(policy, DEV[:1], -A_DEV[:1], g_dev, cfg), -same)
+    assert s_hat_of(policy, DEV[:1], A_DEV[:1], g_dev, replace(cfg, similarity="cosine")) == pytest.approx(1, abs=1e-5)
 
 
 def test_the_score_feels_the_size_of_the_gradient_once_there_is_a_history(make_policy):
@@ -256,7 +256,7 @@ def test_the_score_feels_the_size_of_the_gradient_once_there_is_a_history(make_p
     warm(policy, cfg)
     g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
     for similarity, invariant in (("preconditioned_cosine", False), ("cosine", True)):
-        small, large = (influence_scores(policy, ANSWERS, c * A_SOL, g_dev, replace(cfg, similarity=similarity)) for c in (1, 100))
+        small, large = (s_hat_of(policy, ANSWERS, c * A_SOL, g_dev, replace(cfg, similarity=similarity)) for c in (1, 100))
         assert torch.allclose(small, large, atol=1e-4) is invariant
 
 
@@ -281,7 +281,7 @@ def test_scoring_leaves_everything_bit_for_bit_as_it_was(make_policy, steps, gra
     grads, before, states = [p.grad for p in policy.params], everything(policy), random_states()
     g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
     g_dev_before = [g.clone() for g in g_dev]
-    influence_scores(policy, ANSWERS, A_SOL, g_dev, cfg)
+    s_hat_of(policy, ANSWERS, A_SOL, g_dev, cfg)
     assert len(before) == len(everything(policy)) and all(map(torch.equal, before, everything(policy)))
     assert random_states() == states
     assert all(p.grad is grad for p, grad in zip(policy.params, grads))
@@ -296,7 +296,7 @@ def hooks(policy):
 def test_no_hook_stays_behind_even_after_an_error(make_policy, monkeypatch):
     policy, cfg = make_policy(tokens_at_once=30)
     g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
-    first = influence_scores(policy, ANSWERS, A_SOL, g_dev, cfg)
+    first = s_hat_of(policy, ANSWERS, A_SOL, g_dev, cfg)
     assert hooks(policy) == 0
     calls = []
 
@@ -307,10 +307,10 @@ def test_no_hook_stays_behind_even_after_an_error(make_policy, monkeypatch):
         return policy_module.batch_loss(*args)
     monkeypatch.setattr(influence, "batch_loss", fails)
     with pytest.raises(RuntimeError):
-        influence_scores(policy, ANSWERS, A_SOL, g_dev, cfg)
+        s_hat_of(policy, ANSWERS, A_SOL, g_dev, cfg)
     assert calls[0] > 0 and hooks(policy) == 0 and all(p.grad is None for p in policy.params)
     monkeypatch.undo()
-    assert torch.equal(influence_scores(policy, ANSWERS, A_SOL, g_dev, cfg), first)
+    assert torch.equal(s_hat_of(policy, ANSWERS, A_SOL, g_dev, cfg), first)
 
 
 def test_no_gradient_of_the_whole_model_exists_while_scoring(make_policy, monkeypatch):
@@ -323,7 +323,7 @@ def test_no_gradient_of_the_whole_model_exists_while_scoring(make_policy, monkey
         held.append(sum(x.grad is not None for x in policy.params))
         take(self, p)
     monkeypatch.setattr(influence.Streaming, "take", watch)
-    influence_scores(policy, ANSWERS, A_SOL, g_dev, cfg)
+    s_hat_of(policy, ANSWERS, A_SOL, g_dev, cfg)
     assert len(held) == 4 * len(policy.params) and max(held) == 1
 
 
@@ -332,7 +332,7 @@ def test_bf16_scores_are_near_those_of_fp32(make_policy):
     half, _ = make_policy(lr=1e-4, dtype="bf16")
     for similarity in ("cosine", "preconditioned_cosine"):
         cfg = replace(cfg, similarity=similarity)
-        scores = [influence_scores(x, ANSWERS, A_SOL, dev_gradient(x, DEV, A_DEV, cfg), cfg) for x in (policy, half)]
+        scores = [s_hat_of(x, ANSWERS, A_SOL, dev_gradient(x, DEV, A_DEV, cfg), cfg) for x in (policy, half)]
         assert torch.allclose(*scores, atol=0.05)
 
 
@@ -358,7 +358,7 @@ def test_on_the_toy_anchor_with_a_warm_optimizer_the_scores_are_the_formula_to_a
     A = center(solver_role.rewards(questions, answers, None))
     update(solver, answers, A, cfg)                                         # warms the optimizer
     g_dev, some = dev_gradient(solver, answers[:12], A[:12], cfg), answers[12:]
-    scores = influence_scores(solver, some, A[12:], g_dev, cfg)
+    scores = s_hat_of(solver, some, A[12:], g_dev, cfg)
     assert (scores != 0).sum() >= 6
     for q in (scores != 0).nonzero()[:4, 0].tolist():
         direction = plain_gradient(solver, q, A[12:], some, cfg)

@@ -8,8 +8,8 @@ import torch
 
 import fakes
 import ranks
-from fakes import advantages, make_groups
-from influence import dev_gradient, influence_scores
+from fakes import advantages, make_groups, s_hat_of
+from influence import dev_gradient
 from policy import sample, update
 
 PROMPTS = [[7], [8, 9, 10], [11] * 9, [12, 13], [14, 15, 16]]                                   # 5: neither 2 nor 3 divides it
@@ -26,11 +26,11 @@ def one_iteration(folder):
     A, A_dev = advantages(ANSWERS), advantages(DEV)
     A[3] = 0
     g_dev = dev_gradient(policy, DEV, A_dev, cfg)
-    s_hat = influence_scores(policy, ANSWERS, A, g_dev, cfg)
-    single = influence_scores(policy, ANSWERS[:1], A[:1], g_dev, replace(cfg, similarity="dot"))
+    s_hat = s_hat_of(policy, ANSWERS, A, g_dev, cfg)
+    single = s_hat_of(policy, ANSWERS[:1], A[:1], g_dev, replace(cfg, similarity="dot"))
     step = update(policy, ANSWERS, A, cfg)
     flat = update(policy, ANSWERS, 0 * A, cfg)
-    warm = influence_scores(policy, ANSWERS, A, g_dev, cfg)
+    warm = s_hat_of(policy, ANSWERS, A, g_dev, cfg)
     return {"facts": [[(x.prompt, x.response, x.finished, x.text) for x in row] for row in rollouts + one], "g_dev": g_dev,
             "s_hat": s_hat, "single": single, "warm": warm, "norm": torch.tensor(step.pop("grad_norm")), "counts": (step, flat),
             "weights": [p.detach() for p in policy.params], "judged": ranks.from_main(float(ranks.rank()))}

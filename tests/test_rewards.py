@@ -1,0 +1,99 @@
+"""Other rewards: SPEC's table of eight answers, and R-Zero's clusters by hand."""
+import numpy as np
+import pytest
+import torch
+
+import rewards
+from config import INVALID_SCORES
+from data import Question, Rollout
+
+P = torch.arange(9) / 8                                 # 0 to 8 of 8 answers right
+TABLE = {
+    "spice": [.0439, .3720, .8226, .9879, 1.0, .9879, .8226, .3720, .0439],
+    "azr": [0, .875, .75, .625, .5, .375, .25, .125, 0],
+    "learnability": [0, .4375, .75, .9375, 1, .9375, .75, .4375, 0],
+}
+
+
+def answers_of(*letters):
+    return [Rollout([1], [2], [0.0], True, f"so \\boxed{{{letter}}}" if letter else "no idea") for letter in letters]
+
+
+def questions_of(*texts):
+    return [Question(text, ["1", "2", "3", "4"], "2") for text in texts]
+
+
+def graded(right):
+    """(9, 8) rewards with 0 to 8 right answers."""
+    return torch.tensor([[1.0] * k + [0.0] * (8 - k) for k in right])
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_table_of_eight_answers(name):
+    r = graded(range(9))
+    assert torch.allclose(rewards.scores(name, questions_of(*"abcdefghi"), [[]] * 9, r, (0, 1)), torch.tensor(TABLE[name]), atol=5e-5)
+
+
+def test_rzero_without_duplicates_is_the_tent_less_one_share():
+    tent = torch.tensor([0, .25, .5, .75, 1, .75, .5, .25, 0])
+    alone = torch.ones(9, dtype=torch.long)
+    assert torch.allclose(rewards.rzero(P, alone), (tent - 1 / 9).clamp(min=0))
+
+
+def test_rzero_looks_at_the_majority_and_never_at_the_key():
+    questions = questions_of("what is this", "who came first of all")
+    answers = [answers_of("A", "A", "B", None), answers_of("C", "C", "C", "C")]
+    assert rewards.majority_share(questions, answers).tolist() == [0.5, 1.0]
+    for r in (torch.zeros(2, 4), torch.ones(2, 4)):
+        assert torch.allclose(rewards.scores("rzero", questions, answers, r, (0, 1)), torch.tensor([0.5, 0.0]))
+
+
+def test_the_letter_counts_however_it_is_dressed_and_an_empty_box_is_no_vote():
+    answers = answers_of("A", "(A)", "\\text{A}", None, None, None, None, None)
+    assert float(rewards.majority_share(questions_of("q"), [answers])) == 3 / 8
+
+
+def test_near_duplicates_form_one_cluster_whatever_their_order():
+    texts = ["What is the largest of 96, 60 and 8?", "Who came last, Ravi or Bea?", "What is the largest of 96, 60 and 9?", "What is the largest of 96, 60 and 7?"]
+    assert rewards.cluster_sizes(texts).tolist() == [3, 1, 3, 3]
+    assert rewards.cluster_sizes(texts[::-1]).tolist() == [3, 3, 1, 3]
+    assert rewards.cluster_sizes(["a b c"]).tolist() == [1] and rewards.cluster_sizes([]).tolist() == []
+
+
+def test_linkage_is_average_and_not_single(monkeypatch):
+    """Three in a chain, 0.4 apart, 0.9 end to end: joining two leaves the third at (0.4 + 0.9) / 2 = 0.65, too far."""
+    chain = np.array([[0, .4, .9], [.4, 0, .41], [.9, .41, 0]])
+    monkeypatch.setattr(rewards, "bleu_distances", lambda texts: chain.copy())
+    assert rewards.cluster_sizes(["a", "b", "c"]).tolist() == [2, 2, 1]
+
+
+def test_bleu_counts_a_repeated_word_only_as_often_as_it_is_there():
+    same, repeated = rewards.bleu_distances(["the cat sat on the mat", "The cat sat on the mat"]), rewards.bleu_distances(["the the the the", "the cat sat down"])
+    assert same[0, 1] == 0
+    # one shared word of four, no longer n-gram: (1/4 * .1/3 * .1/2 * .1/1) ^ (1/4)
+    assert repeated[0, 1] == pytest.approx(1 - (1 / 4 * .1 / 3 * .1 / 2 * .1) ** 0.25)
+
+
+def test_a_shorter_text_pays_the_brevity_penalty():
+    assert rewards.bleu_score([4, 3, 2, 1], 4, 8) == pytest.approx(np.exp(1 - 8 / 4))
+    assert rewards.bleu_score([4, 3, 2, 1], 4, 3) == 1
+
+
+def test_random_is_the_same_for_the_same_key_and_moves_with_the_iteration():
+    questions = questions_of(*"abcd")
+    draw = lambda *key: rewards.scores("random", questions, None, None, key)
+    assert torch.equal(draw(0, 1), draw(0, 1)) and not torch.equal(draw(0, 1), draw(0, 2)) and not torch.equal(draw(0, 1), draw(1, 1))
+    assert bool(((draw(0, 1) >= 0) & (draw(0, 1) < 1)).all())
+
+
+def test_what_could_not_be_checked_is_left_out_of_the_share():
+    r = torch.tensor([[1.0, 0.0, float("nan"), float("nan")], [float("nan")] * 4])
+    assert rewards.scores("learnability", questions_of("a", "b"), [[], []], r, (0, 1)).tolist() == [1.0, 0.0]
+
+
+def test_every_reward_of_the_config_is_here_and_a_wrong_name_is_said():
+    for name in set(INVALID_SCORES) - {"influence", "fixed"}:
+        answers = [answers_of("A", "B")]
+        assert rewards.scores(name, questions_of("q"), answers, torch.tensor([[1.0, 0.0]]), (0, 1)).shape == (1,)
+    with pytest.raises(ValueError, match="'spicy' is unknown"):
+        rewards.scores("spicy", [], [], torch.zeros(0, 8), (0, 1))
