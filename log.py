@@ -81,6 +81,7 @@ class Log:
     def __init__(self, cfg):
         self.cfg, self.main = cfg, ranks.is_main()
         self.anchor_accuracy, self.last, self.verifier_counts = None, None, (0, 0)
+        self.overlap = None                      # overlap.Overlap with the dev and test questions, once they are loaded
         self.checkpoint_seconds = 0.0            # of the save before this line: the line must be in the log when its checkpoint is made
         self.paths = [os.path.join(cfg.run, name) for name in ("metrics.jsonl", "questions.jsonl")]
         self.say(str(cfg))
@@ -130,6 +131,7 @@ class Log:
         mixed = has_gradient(A_sol) if len(r) else torch.zeros(0, dtype=torch.bool)             # (Q,)
         invalid_paid = [float(A_gen[d, j]) > 0 for d, row in enumerate(drafts) for j, draft in enumerate(row) if draft.question is None]
         steps = [step for step in (generator_step, solver_step) if step]
+        rows = question_rows(t, drafts, slots, answers, r, score, s_hat, own_share, A_gen, self.overlap)
         line = {
             "iteration": t,
             "dev_accuracy": known_mean(r_dev),
@@ -148,6 +150,8 @@ class Log:
             "own_share_mean": mean_of(own_share[mixed] if own_share is not None else None),
             "g_dev_norm": g_dev_norm,
             "invalid_paid_share": mean(invalid_paid) if score is not None else None,
+            "overlap_dev_share": mean("dev" in row["overlap"] for row in rows if row["status"] == "valid"),
+            "overlap_test_share": mean("test" in row["overlap"] for row in rows if row["status"] == "valid"),
             "duplicate_share": duplicate_share([draft.question.question_text for draft in valid]),
             "invalid_reasons": dict(Counter(draft.reason for draft in everything if draft.question is None)),
             "generator_grad_norm": generator_step["grad_norm"] if generator_step else None,
@@ -165,7 +169,6 @@ class Log:
         line |= {"seconds": {name: round(x, 3) for name, x in (clock.seconds | {"checkpoint": self.checkpoint_seconds}).items()},
                  "peak_memory_mb": round(peak_memory_mb(), 1)}
         self.verifier_counts = (verifier.timeouts, verifier.crashes)
-        rows = question_rows(t, drafts, slots, answers, r, score, s_hat, own_share, A_gen)
         self.append(self.paths[1], rows)
         self.append(self.paths[0], [line])
         self.last = line
@@ -214,7 +217,7 @@ class Log:
         ranks.barrier()
 
 
-def question_rows(t, drafts, slots, answers, r, score, s_hat, own_share, A_gen):
+def question_rows(t, drafts, slots, answers, r, score, s_hat, own_share, A_gen, overlap):
     """Every draft of the iteration as a line of questions.jsonl."""
     number = {slot: q for q, slot in enumerate(slots)}
     at = lambda values, q: float(values[q]) if q is not None and values is not None else None
@@ -228,6 +231,7 @@ def question_rows(t, drafts, slots, answers, r, score, s_hat, own_share, A_gen):
                          "text": None if question else draft.rollout.text[:1000], "tokens": len(draft.rollout.response),
                          "solved": known_mean(r[q]) if q is not None else None, "score": at(score, q), "s_hat": at(s_hat, q),
                          "own_share": at(own_share, q), "A_gen": float(A_gen[d, j]),
+                         "overlap": overlap.of(question.question_text) if question else None,
                          "answers": sample_answers(answers[q], r[q]) if q is not None else None})
     return rows
 
@@ -259,6 +263,9 @@ def warnings(x, cfg):
     if cfg.reward == "influence" and x["g_dev_norm"] is None:
         yield ("no g_dev: every dev question was answered all right or all wrong, so all scores are 0 and the generator did not move; "
                "more answers_per_question or a dev set the solver sometimes solves would help.")
+    for name in ("dev", "test"):
+        if x[f"overlap_{name}_share"] and x[f"overlap_{name}_share"] > 0.25:
+            yield f"{x[f'overlap_{name}_share']:.0%} of the questions share eight words in a row with a {name} question; see `overlap` in questions.jsonl."
     if x["mixed_share"] == 0:
         yield "every generated question was all right or all wrong, so the solver did not move; more answers_per_question may help."
     if x["answer_cut_share"] and x["answer_cut_share"] > 0.2:

@@ -43,6 +43,7 @@ from dugrpo import center, dugrpo
 from evaluate import accuracy
 from influence import dev_ema, dev_gradient, influence_scores, norm
 from log import Clock, Log
+from overlap import Overlap
 from policy import Policy, device_of, update
 from verify import Verifier
 
@@ -147,6 +148,7 @@ def load_data(cfg, solver, generator, log):
         questions, skipped = keep_fitting(load_questions(path), fits_solver, cfg.max_prompt_tokens, f"{name} questions") if path else ([], 0)
         log.say(f"{len(questions)} {name} questions from {path}, {skipped} left out as too long" if path else f"no {name} questions")
         sets.append(questions)
+    log.overlap = Overlap(dict(zip(("dev", "test"), sets)))
     return documents, *sets
 
 
