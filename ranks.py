@@ -5,6 +5,7 @@ function returns its argument, and that is the normal path.
 
     share(items)            this rank's part: items[rank], items[rank + world], ...
     gather(part, n)         the inverse: every rank's part -> the whole list of n, in order
+    most(n)                 the largest n of all ranks
     from_main(value)        what the main rank computed, everywhere: for judgements that a clock can change (a time-out)
     sum_gradients(params)   .grad -> the sum over ranks, in place
     is_main()               one rank writes files and talks
@@ -65,6 +66,11 @@ def from_main(value):
     if world() > 1:
         dist.broadcast_object_list(box)
     return box[0]
+
+
+def most(n):
+    """The largest of all ranks' n."""
+    return max(gather([n], world()))
 
 
 def sum_gradients(params):

@@ -8,6 +8,7 @@ import torch
 
 import fakes
 import ranks
+import shard
 from fakes import advantages, make_groups, s_hat_of
 from influence import dev_gradient
 from policy import sample, update
@@ -17,10 +18,10 @@ DEV = make_groups([[5, 3, 8, 1], [2, 6, 4, 4]], seed=1)                         
 ANSWERS = make_groups([[4, 1, 9, 3], [1, 1, 2, 1], [6, 5, 2, 7], [3, 3, 3, 3], [8, 1, 1, 2]], seed=2)
 
 
-def one_iteration(folder):
+def one_iteration(folder, **changes):
     """Rollouts, g_dev, scores and an update of two steps, the last one of a single group -> everything that came out."""
     torch.set_num_threads(1)
-    policy, cfg = fakes.make_policy(folder, lr=0.01, rows_at_once=4, minibatch_rows=12, adam_eps=1e-3, grad_clip=0.5)
+    policy, cfg = fakes.make_policy(folder, lr=0.01, **changes, rows_at_once=4, minibatch_rows=12, adam_eps=1e-3, grad_clip=0.5)
     rollouts = sample(policy, PROMPTS, 3, (0, 1, "solver", "dev"), cfg)
     one = sample(policy, PROMPTS[:1], 2, (0, 1, "solver", "answer"), cfg)                       # fewer prompts than ranks
     A, A_dev = advantages(ANSWERS), advantages(DEV)
@@ -31,15 +32,15 @@ def one_iteration(folder):
     step = update(policy, ANSWERS, A, cfg)
     flat = update(policy, ANSWERS, 0 * A, cfg)
     warm = s_hat_of(policy, ANSWERS, A, g_dev, cfg)
-    return {"facts": [[(x.prompt, x.response, x.finished, x.text) for x in row] for row in rollouts + one], "g_dev": g_dev,
+    return {"facts": [[(x.prompt, x.response, x.finished, x.text) for x in row] for row in rollouts + one], "g_dev": [shard.whole(g) for g in g_dev],
             "s_hat": s_hat, "single": single, "warm": warm, "norm": torch.tensor(step.pop("grad_norm")), "counts": (step, flat),
-            "weights": [p.detach() for p in policy.params], "judged": ranks.from_main(float(ranks.rank()))}
+            "weights": [shard.whole(p.detach()) for p in policy.params], "sharded": policy.sharded, "judged": ranks.from_main(float(ranks.rank()))}
 
 
-def one_rank(folder, rank, world, port):
+def one_rank(folder, rank, world, port, changes):
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     ranks.start(torch.device("cpu"))
-    torch.save(one_iteration(folder), folder / f"{world}-{rank}.pt")
+    torch.save(one_iteration(folder, **changes), folder / f"{world}-{rank}.pt")
     ranks.barrier()
     ranks.stop()
 
@@ -50,17 +51,19 @@ def free_port():
         return s.getsockname()[1]
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_ranks_are_invisible(tmp_path, world):
-    alone = one_iteration(tmp_path)
+@pytest.mark.parametrize("world, changes", [(2, {}), (3, {"grad_checkpoint": True, "tokens_at_once": 40, "logp_chunk": 5}), (2, {"kind": "untied"}),
+                                            (3, {"shard": False})], ids=["2", "3, many passes", "untied", "3, whole copies"])
+def test_ranks_are_invisible(tmp_path, world, changes):
+    alone = one_iteration(tmp_path, **changes)
     port = free_port()
-    processes = [fakes.start_apart(one_rank, tmp_path, rank, world, port) for rank in range(world)]
+    processes = [fakes.start_apart(one_rank, tmp_path, rank, world, port, changes) for rank in range(world)]
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0] * world
     for rank in range(world):
         theirs = torch.load(tmp_path / f"{world}-{rank}.pt", weights_only=False)                # our own file, a moment old
         assert theirs["facts"] == alone["facts"] and theirs["counts"] == alone["counts"] and theirs["judged"] == 0
+        assert theirs["sharded"] == changes.get("shard", True)
         for name in ("s_hat", "single", "warm", "norm"):
             assert torch.allclose(theirs[name], alone[name], rtol=1e-5, atol=1e-6), (rank, name)
         for name in ("g_dev", "weights"):
