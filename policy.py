@@ -163,6 +163,16 @@ class Policy:
         other.optimizer = SimpleNamespace(state=state)
         return other
 
+    def save(self, folder):
+        """Write a plain Hugging Face folder. On all ranks together: each gives its slices, a tensor at a time, and the main one writes."""
+        model = self.model
+        if self.sharded:
+            weights = [w.cpu() if ranks.is_main() else None for w in (shard.whole(p.detach()) for p in self.model.parameters())]
+            model = copy_with(self.outline, weights) if ranks.is_main() else None
+        if ranks.is_main():
+            model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+
     @torch.no_grad()
     def check_head(self):
         """Refuse what would silently compute something else: layers that cannot be packed, and logits that are not head(last hidden state)."""

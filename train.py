@@ -160,9 +160,7 @@ def evaluate(solver, test, t, cfg, verifier):
 def save(cfg, t, policies, g_dev_average, log):
     """The newest checkpoint becomes that of the end of iteration t."""
     before = time.time()
-    if ranks.is_main():
-        checkpoint.save(cfg.run, policies, {"iteration": t, **log.state()}, g_dev_average)
-    ranks.barrier()
+    checkpoint.save(cfg.run, policies, {"iteration": t, **log.state()}, g_dev_average)
     log.checkpoint_seconds = time.time() - before
 
 
