@@ -84,6 +84,7 @@ def dev_gradient(solver, answers, A_sol, cfg):
     kept = [(q, answers[q]) for q in has_gradient(A_sol).nonzero()[:, 0].tolist()]
     if not kept:
         return None
+    solver.wake()
     denominator = sum(len(group) for _, group in kept) * mean_length([group for _, group in kept])          # N_dev Tbar_dev
     with borrowed_gradients(solver.params):
         for rows in tqdm(even_passes(solver, micro_batches(solver, ranks.share(kept), cfg)), desc="g_dev", unit="batch", leave=False, disable=not ranks.is_main()):
@@ -164,6 +165,7 @@ def influence_scores(solver, answers, A_sol, g_dev, cfg):
         return s_hat, own_share
     Tbar = mean_length([answers[q] for q in kept])
     kept.sort(key=lambda q: -sum(len(rollout.response) for rollout in answers[q]))         # dealt in turn: ranks end within one question
+    solver.wake()
     whole, g_dev = (solver.whole(), [shard.whole(g) for g in g_dev]) if solver.sharded else (solver, g_dev)
     norm_dev = max(norm(g_dev), 1e-12)
     v_sum = sum(float(second_moment(whole.optimizer, p)[0].sum()) for p in whole.params)

@@ -121,7 +121,7 @@ class Policy:
         self.params = [p for p in self.model.parameters() if p.requires_grad]
         self.layer_weights = sum(p.numel() for name, p in self.model.named_parameters() if p.dim() == 2 and "embed" not in name and "lm_head" not in name)
         self.optimizer = torch.optim.AdamW(self.params, lr=lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, weight_decay=cfg.weight_decay)
-        self.skipped = 0
+        self.skipped, self.partner, self.awake = 0, None, True
 
     def autocast(self):
         """fp32 master weights, bf16 arithmetic where asked for; plain fp32 otherwise."""
@@ -138,6 +138,19 @@ class Policy:
         finally:
             for layer in self.recomputed:
                 layer.training = False
+
+    def wake(self):
+        """Every stage begins with this: the other role leaves the device, if the two take turns, and this one comes."""
+        if self.partner and not self.awake:
+            self.partner.move("cpu", awake=False)
+            self.move(self.device, awake=True)
+
+    def move(self, place, awake):
+        """Weights and moments, whole or in shards, to the device or to host memory. Parameters stay the same objects."""
+        self.net.to(place)
+        for state in self.optimizer.state.values():
+            state |= {name: state[name].to(place) for name in ("exp_avg", "exp_avg_sq")}
+        self.awake = awake
 
     def gathered(self, trains=False):
         """A plain copy of the model on this rank, all weights in one place: in bf16 where that is computed in, in fp32 otherwise."""
@@ -165,6 +178,7 @@ class Policy:
 
     def save(self, folder):
         """Write a plain Hugging Face folder. On all ranks together: each gives its slices, a tensor at a time, and the main one writes."""
+        self.wake()
         model = self.model
         if self.sharded:
             weights = [w.cpu() if ranks.is_main() else None for w in (shard.whole(p.detach()) for p in self.model.parameters())]
@@ -190,6 +204,12 @@ class Policy:
 
     def prompt_ids(self, text):
         return chat_ids(self.tokenizer, text)
+
+
+def take_turns(first, second):
+    """Two roles of which one is on the device at a time. On a CPU device and host are one place, and everything else is the same."""
+    first.partner, second.partner = second, first
+    second.move("cpu", awake=False)
 
 
 def layers_of(model):
@@ -326,6 +346,7 @@ def sample(policy, prompts, n, key, cfg, temperature=None, top_p=None, top_k=Non
     which keeps the padding short.
     A response ends with a stop token (kept: EOS is trained) or at cfg.max_response_tokens (finished=False).
     """
+    policy.wake()
     temperature = cfg.temperature if temperature is None else temperature
     top_p, top_k = cfg.top_p if top_p is None else top_p, cfg.top_k if top_k is None else top_k
     mine = ranks.share(list(range(len(prompts))))
@@ -535,6 +556,7 @@ def update(policy, groups, A, cfg, what="update"):
         raise InputError(f"minibatch_rows {cfg.minibatch_rows} does not hold whole groups of {m}")
     size = cfg.minibatch_rows // m
     denominator = cfg.minibatch_rows * mean_length([group for _, group in kept])
+    policy.wake()
     minibatches = [ranks.share(kept[i:i + size]) for i in range(0, len(kept), size)]
     later = old_logps(policy, [pair for minibatch in minibatches[1:] for pair in minibatch], cfg)       # before the model moves
     norms, tokens = [], 0

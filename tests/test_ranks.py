@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+import checkpoint
 import fakes
 import ranks
 import shard
 from fakes import advantages, make_groups, s_hat_of
 from influence import dev_gradient
-from policy import sample, update
+from policy import old_logps, sample, update
 
 PROMPTS = [[7], [8, 9, 10], [11] * 9, [12, 13], [14, 15, 16]]                                   # 5: neither 2 nor 3 divides it
 DEV = make_groups([[5, 3, 8, 1], [2, 6, 4, 4]], seed=1)                                         # M = 2: the third rank gets nothing
@@ -32,6 +33,8 @@ def one_iteration(folder, **changes):
     step = update(policy, ANSWERS, A, cfg)
     flat = update(policy, ANSWERS, 0 * A, cfg)
     warm = s_hat_of(policy, ANSWERS, A, g_dev, cfg)
+    old_logps(policy, list(enumerate(ANSWERS)), cfg)
+    assert checkpoint.names(policy) == [name for name, _ in policy.outline.named_parameters()]  # a pass without gradients leaves nothing gathered
     return {"facts": [[(x.prompt, x.response, x.finished, x.text) for x in row] for row in rollouts + one], "g_dev": [shard.whole(g) for g in g_dev],
             "s_hat": s_hat, "single": single, "warm": warm, "norm": torch.tensor(step.pop("grad_norm")), "counts": (step, flat),
             "weights": [shard.whole(p.detach()) for p in policy.params], "sharded": policy.sharded, "judged": ranks.from_main(float(ranks.rank()))}
