@@ -19,27 +19,30 @@ pytestmark = pytest.mark.skipif(not (ROOT / "toy/anchor/config.json").exists(), 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Flags of a run of three iterations in which neither 2 nor 3 divides D, n, m or the number of dev questions by itself."""
+    """Flags of a run of three iterations in which neither 2 nor 3 divides D, n, m or the number of dev questions.
+
+    adam_eps is above the rounding of a gradient: AdamW and Gamma turn a gradient of pure rounding into a step of full size, or not, by chance.
+    """
     folder = tmp_path_factory.mktemp("world")
     for name, n in (("documents", 20), ("dev", 19), ("test", 7)):
         (folder / f"{name}.json").write_text(json.dumps(json.loads((ROOT / f"toy/{name}.json").read_text())[:n]))
     sizes = dict(docs_per_step=1, questions_per_doc=5, answers_per_question=5, minibatch_rows=10, iterations=3, eval_every=2, show_every=0, threads=1,
-                 solver_lr=1e-4, generator_lr=1e-4, dev_ema=0.5, max_response_tokens=64, tokens_at_once=300)
+                 solver_lr=1e-4, generator_lr=1e-4, adam_eps=1e-5, dev_ema=0.5, max_response_tokens=64, tokens_at_once=300)
     return [word for name in ("documents", "dev", "test") for word in (f"--{name}", str(folder / f"{name}.json"))] \
         + [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
 
 
-def one_rank(flags, output, rank, ranks, port, dies_at):
-    """train.py as torchrun starts it; killed without a word at the `dies_at`-th pass of its models, if that is not 0."""
+def one_rank(flags, run, rank, ranks, port, dies):
+    """train.py as torchrun starts it. dies: killed without a word at the third pass of iteration 2, in the middle of g_dev."""
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    with open(output, "a") as f:
+    with open(f"{run}.output", "a") as f:
         os.dup2(f.fileno(), 1)
         os.dup2(f.fileno(), 2)
     original, calls = policy.row_logps, []
 
     def deadly(*args):
-        calls.append(1)
-        if len(calls) == dies_at:
+        calls.append(dies and (run / "metrics.jsonl").exists())
+        if sum(calls) == 3:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(*args)
     policy.row_logps = deadly
@@ -47,13 +50,12 @@ def one_rank(flags, output, rank, ranks, port, dies_at):
     sys.exit(train.main())
 
 
-def run_on(ranks, flags, run, dies_at=0):
-    """The run on so many ranks -> the exit codes; the last rank is the one that dies."""
+def run_on(ranks, flags, run, last_dies=False):
+    """The run on so many ranks -> their exit codes."""
     port = free_port()
-    output = f"{run}.output"
-    processes = [fakes.start_apart(one_rank, flags, output, rank, ranks, port, dies_at if rank == ranks - 1 else 0) for rank in range(ranks)]
+    processes = [fakes.start_apart(one_rank, flags, run, rank, ranks, port, last_dies and rank == ranks - 1) for rank in range(ranks)]
     for process in processes:
-        process.join(180)
+        process.join(600)
     return [process.exitcode for process in processes]
 
 
@@ -72,7 +74,7 @@ def near(a, b):
         return a.keys() == b.keys() and all(near(a[key], b[key]) for key in a)
     if isinstance(a, list):
         return len(a) == len(b) and all(map(near, a, b))
-    return a == pytest.approx(b, rel=1e-3, abs=1e-5) if isinstance(a, float) and isinstance(b, float) else a == b
+    return a == pytest.approx(b, rel=1e-4, abs=1e-5) if isinstance(a, float) and isinstance(b, float) else a == b
 
 
 def same(run, other):
@@ -100,13 +102,12 @@ def test_a_run_on_three_ranks_ends_like_one_of_one_process(world, alone, tmp_pat
     assert same(run, alone)
 
 
-def test_a_rank_that_is_killed_ends_the_run_with_one_line_and_another_number_of_ranks_goes_on(world, alone, tmp_path):
+def test_a_rank_that_is_killed_ends_the_run_with_one_line_and_other_numbers_of_ranks_go_on(world, alone, tmp_path):
     run = tmp_path / "run"
-    assert run_on(2, [*world, "--run", str(run)], run, dies_at=25) == [1, -signal.SIGKILL]
+    assert run_on(2, [*world, "--run", str(run)], run, last_dies=True) == [1, -signal.SIGKILL]
     output = Path(f"{run}.output").read_text()
     assert output.count("error: ") == 1 and "rank 1 of 2 died" in output and f"--resume {run}" in output and "Traceback" not in output
-    done = len((run / "metrics.jsonl").read_text().splitlines())
-    assert 0 < done < 3, "it must die in the middle"
-    flags = ["--resume", str(run)]
-    assert run_on(3, flags, run) == [0, 0, 0] if done == 1 else run_on(1, flags, run) == [0]
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
+    assert run_on(3, ["--resume", str(run), "--iterations", "2"], run) == [0, 0, 0]
+    assert run_on(1, ["--resume", str(run), "--iterations", "3"], run) == [0]
     assert same(run, alone)
