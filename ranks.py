@@ -31,7 +31,7 @@ GONE = 10 ** 9                  # the count of a rank that has left in good orde
 
 
 def start(device):
-    """Join the group that torchrun announced, if it did; nccl on CUDA, gloo on CPU. A SIGTERM, which torchrun sends when a rank has failed, raises Terminated."""
+    """Join the group that torchrun announced, if it did; nccl on CUDA, gloo on CPU. From then on a SIGTERM raises Terminated."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)                   # object collectives use the current device

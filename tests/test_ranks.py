@@ -55,9 +55,11 @@ def free_port():
 
 
 @pytest.mark.parametrize("world, changes", [(2, {}), (3, {"grad_checkpoint": True, "tokens_at_once": 40, "logp_chunk": 5}), (2, {"kind": "untied"}),
-                                            (3, {"shard": False})], ids=["2", "3, many passes", "untied", "3, whole copies"])
+                                            (3, {"shard": False}), (2, {"dtype": "bf16"})],
+                         ids=["2", "3, many passes", "untied", "3, whole copies", "bf16"])
 def test_ranks_are_invisible(tmp_path, world, changes):
-    alone = one_iteration(tmp_path, **changes)
+    """In bf16 up to its rounding: autocast rounds at every operation, FSDP and the copies of the influence stage round whole tensors."""
+    alone, exact = one_iteration(tmp_path, **changes), changes.get("dtype") != "bf16"
     port = free_port()
     processes = [fakes.start_apart(one_rank, tmp_path, rank, world, port, changes) for rank in range(world)]
     for process in processes:
@@ -68,9 +70,9 @@ def test_ranks_are_invisible(tmp_path, world, changes):
         assert theirs["facts"] == alone["facts"] and theirs["counts"] == alone["counts"] and theirs["judged"] == 0
         assert theirs["sharded"] == changes.get("shard", True)
         for name in ("s_hat", "single", "warm", "norm"):
-            assert torch.allclose(theirs[name], alone[name], rtol=1e-5, atol=1e-6), (rank, name)
-        for name in ("g_dev", "weights"):
-            assert fakes.distance(theirs[name], alone[name]) < 1e-6, (rank, name)
+            assert torch.allclose(theirs[name], alone[name], rtol=1e-5 if exact else 0.05, atol=1e-6 if exact else 0.02), (rank, name)
+        assert fakes.distance(theirs["g_dev"], alone["g_dev"]) < (1e-6 if exact else 0.05)
+        assert fakes.distance(theirs["weights"], alone["weights"]) < (1e-6 if exact else 1e-3)
 
 
 def test_gather_is_the_inverse_of_share(monkeypatch):
