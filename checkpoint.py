@@ -2,16 +2,16 @@
 
     checkpoint/             the newest
     checkpoint.previous/    the one before, used when the newest is cut short or damaged
-        solver/, generator/    fp32 weights and AdamW's two moments: "weight.NAME", "exp_avg.NAME", "exp_avg_sq.NAME"; a safetensors file from each rank
-        g_dev_average/         the running mean of g_dev, if there is one: "NAME"
-        state.json             iteration, step counts, sizes of the logs, counters, and the sha256 of the files beside it
+        solver/, generator/   a safetensors file from each rank: fp32 weights and AdamW's moments, "weight.NAME", "exp_avg.NAME", "exp_avg_sq.NAME"
+        g_dev_average/        the running mean of g_dev, if there is one: "NAME"
+        state.json            iteration, step counts, sizes of the logs, counters, and the sha256 of the files beside it
 
 A checkpoint is written to checkpoint.part/, synced to disk, and renamed. A run can be killed at any moment: what is called checkpoint/ is whole, and if
 the disk lies, the hashes tell. The logs are cut back to the sizes they had, so no iteration is written twice.
 
-torch.distributed.checkpoint writes each rank's slices at once, in safetensors, and reads the slices that a rank needs out of all files: a run saved on
-8 ranks goes on on 3, or on 1. Ranks share the hashing too. All of them must see the run's folder. While a file is written its bytes are in host
-memory a second time.
+torch.distributed.checkpoint lets every rank write its slices at the same time, in safetensors, and reads what a rank needs out of all files: a run
+saved on 8 ranks goes on on 3, or on 1. Ranks share the hashing too. All must see the run's folder. While a file is written, its bytes are in
+host memory a second time.
 
 Random state: there is none to save. Every draw is a function of (seed, iteration, role, stage, row), see policy.uniforms; the document cursor is the
 iteration, see data.document_batch. So "every random state" is two numbers in config.json and state.json.
@@ -40,7 +40,7 @@ def names(policy):
 
 
 def policy_tensors(policy):
-    """A policy -> {name: tensor}: weights, and both moments once AdamW has taken a step. Not copies: reading into them changes the policy."""
+    """A policy -> {name: tensor}: weights, and both moments once AdamW has taken a step. No copies: writing into them moves the policy."""
     tensors = {}
     for name, p in zip(names(policy), policy.params):
         tensors[f"weight.{name}"] = p.detach()
@@ -74,7 +74,10 @@ def write(folder, tensors):
 
 
 def read(folder, tensors):
-    """Fill {name: tensor}, whole or in shards, from the files in `folder`, however many ranks wrote them. InputError if a name or shape is not there."""
+    """Fill {name: tensor}, whole or in shards, from the files in `folder`, however many ranks wrote them. On all ranks together.
+
+    InputError if the files lack a name or hold it in another shape.
+    """
     reader = HuggingFaceStorageReader(folder)
     stored = reader.read_metadata().state_dict_metadata
     for name, tensor in tensors.items():

@@ -26,9 +26,9 @@ whole gradient, until the last one.
 The result is that of the plain way: a padded row per answer, the whole gradient, a pass over all parameters (tests/test_influence.py).
 No first moment, learning rate or weight decay in Gamma: those are common to all questions, or only scale it.
 
-On k ranks each rank scores questions of its own, longest first and dealt in turn: all end within one question of each other. No gradient is ever
-communicated. A solver in shards (shard.py) is gathered once per stage: weights, g_dev and v, whole on every rank, in bf16 on CUDA and in fp32 on
-a CPU. With P parameters and Q questions, in bytes per rank on CUDA, beside the shards (16 P / k, g_dev among them) and the activations:
+On k ranks each rank scores questions of its own, longest first and dealt in turn: all end within one question of each other. No gradient is
+ever communicated. A solver in shards (shard.py) is gathered once per stage: weights, g_dev and v, whole on every rank, in bf16 on CUDA and in
+fp32 on a CPU. With P parameters and Q questions, in bytes per rank on CUDA, beside the shards (16 P / k, g_dev among them) and the activations:
 
                                          held             moved               P = 8.2 G, k = 8, Q = 1,024 (computed, not run)
     each rank its own questions (ours)   6 P              6 P per stage       49 GB held, 0.04 TB moved
@@ -36,8 +36,9 @@ a CPU. With P parameters and Q questions, in bytes per rank on CUDA, beside the 
     own questions, and weights, g_dev    two layers of    12 P per k          11 TB moved
       and v gathered layer by layer        all three        questions
 
-What is moved counts (k - 1) / k times. Ours holds 2 P more while a question that needs several passes accumulates its gradient. It fits a solver of 8B
-on 80 GB; for 14B and more the last way would have to be built. bf16 rounds each element of g_dev and v by at most 0.4 %; sums are taken in fp32.
+What is moved counts (k - 1) / k times. Ours holds 2 P more while a question that needs several passes accumulates its gradient. It fits a
+solver of 8B on 80 GB; for 14B and more the last way would have to be built. bf16 rounds each element of g_dev and v by at most 0.4 %; sums
+are taken in fp32.
 """
 import contextlib
 import math
@@ -100,7 +101,8 @@ def dev_gradient(solver, answers, A_sol, cfg):
     solver.wake()
     denominator = sum(len(group) for _, group in kept) * mean_length([group for _, group in kept])          # N_dev Tbar_dev
     with borrowed_gradients(solver.params):
-        for rows in tqdm(even_passes(solver, micro_batches(solver, ranks.share(kept), cfg)), desc="g_dev", unit="batch", leave=False, disable=not ranks.is_main()):
+        batches = even_passes(solver, micro_batches(solver, ranks.share(kept), cfg))
+        for rows in tqdm(batches, desc="g_dev", unit="batch", leave=False, disable=not ranks.is_main()):
             loss, _ = batch_loss(solver, rows, A_sol, denominator, cfg)
             loss.backward()
         if not solver.sharded:

@@ -125,7 +125,9 @@ class Policy:
 
     def autocast(self):
         """fp32 master weights, bf16 arithmetic where asked for; plain fp32 otherwise."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 and not self.sharded else contextlib.nullcontext()    # FSDP casts itself
+        if self.bf16 and not self.sharded:                  # FSDP casts by itself
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
 
     @contextlib.contextmanager
     def recomputing(self):
@@ -159,7 +161,7 @@ class Policy:
 
     @contextlib.contextmanager
     def sampling_model(self):
-        """The model to sample from: itself, or a copy made once per stage. Casting or gathering the weights at every token would cost more."""
+        """The model to sample from: itself, or a copy made once per stage: casting or gathering weights at every token would cost more."""
         yield self.gathered() if self.bf16 or self.sharded else self.model
 
     def whole(self):
@@ -459,8 +461,9 @@ class TokenLogps(torch.nn.Module):
 
     def forward(self, ids, masks, positions, sources, targets, temperature, chunk):
         """(B, L) ids and positions, (tokens,) places to predict from (in the flattened B L), (tokens,) targets -> (tokens,) log-probs."""
-        hidden = self.model.base_model(input_ids=ids, attention_mask=masks, position_ids=positions, use_cache=False).last_hidden_state    # (B, L, H)
-        return head_logps(self.model.get_output_embeddings(), hidden.flatten(0, 1)[sources], targets, temperature, chunk)
+        out = self.model.base_model(input_ids=ids, attention_mask=masks, position_ids=positions, use_cache=False)
+        hidden = out.last_hidden_state.flatten(0, 1)[sources]                                                   # (tokens, H)
+        return head_logps(self.model.get_output_embeddings(), hidden, targets, temperature, chunk)
 
 
 def row_logps(policy, rows, temperature, cfg):
@@ -474,9 +477,10 @@ def row_logps(policy, rows, temperature, cfg):
     sources = as_tensor([b * L + s for b, row in enumerate(rows) for s in row.sources])
     targets = as_tensor([token for row in rows for _, rollout in row.answers for token in rollout.response])
     with policy.autocast(), policy.recomputing():
-        logp = policy.net(ids, masks_for(policy.model, allowed, positions, positions), positions, sources, targets, temperature, cfg.logp_chunk)
+        masks = masks_for(policy.model, allowed, positions, positions)
+        logp = policy.net(ids, masks, positions, sources, targets, temperature, cfg.logp_chunk)
     if policy.sharded and not torch.is_grad_enabled():
-        policy.net.reshard()                                # FSDP waits for a backward pass; the next pass would see these weights, however old
+        policy.net.reshard()                                # FSDP would leave it to a backward pass, and there is none
     return logp
 
 

@@ -1,7 +1,7 @@
 """Several processes as one: the few things the method asks of torch.distributed, and what they are without it.
 
-Every rank computes its share of rows; sums and lists are put together here. What a rank holds of the models is decided in policy.py: a slice of
-each weight (shard.py), or a whole copy. With one process every function returns its argument, and that is the normal path.
+Every rank computes its share of rows; sums and lists are put together here. What a rank holds of a model is decided in policy.py: a slice
+of each weight (shard.py), or a whole copy. With one process every function returns its argument, and that is the normal path.
 
     share(items)            this rank's part: items[rank], items[rank + world], ...
     gather(part, n)         the inverse: every rank's part -> the whole list of n, in order
@@ -11,9 +11,9 @@ each weight (shard.py), or a whole copy. With one process every function returns
     is_main()               one rank writes files and talks
     silent(seconds)         the ranks that have died
 
-A rank that dies (killed, out of memory, its machine gone) must end the run, not hang it. Some backends notice and some wait, so each rank counts up a key in
-the store that torchrun keeps, twice a second, and reads the others' keys. Whoever sees an error asks silent() who is to blame, and a rank
-without a sign of life for two minutes ends the run even if no error was seen.
+A rank that dies (killed, out of memory, its machine gone) must end the run, not hang it. Some backends notice and some wait, so twice a
+second each rank counts up a key in the store that torchrun keeps, and reads the others' keys. Whoever sees an error asks silent() who is
+to blame, and a rank without a sign of life for two minutes ends the run even if no error was seen.
 """
 import os
 import signal
@@ -25,8 +25,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-WAIT = timedelta(minutes=30)    # of one rank for another: the longest stage of the fastest rank must not be so much shorter than that of the slowest
-BEAT, DEAD = 0.5, 120.0         # seconds between two signs of life, and without one
+WAIT = timedelta(minutes=30)    # of one rank for another that lives: no stage's shares may differ by more
+BEAT, DEAD = 0.5, 120.0         # seconds between two signs of life; seconds without one
 GONE = 10 ** 9                  # the count of a rank that has left in good order
 
 
@@ -159,4 +159,5 @@ def say_dead(dead, advice):
     """One line, from the first rank that lives."""
     if Pulse.own.rank == min(set(range(Pulse.own.world)) - set(dead)):
         names = f"rank{'s' * (len(dead) > 1)} {', '.join(map(str, dead))} of {Pulse.own.world}"
-        print(f"\nerror: {names} died (killed, out of memory, or its machine is gone), so the run has ended; {advice}", file=sys.stderr, flush=True)
+        cause = "killed, out of memory, or its machine is gone"
+        print(f"\nerror: {names} died ({cause}), so the run has ended; {advice}", file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ import ranks
 import shard
 from fakes import advantages, make_groups, s_hat_of
 from influence import dev_gradient
-from policy import old_logps, sample, update
+from policy import old_logps, sample, take_turns, update
 
 PROMPTS = [[7], [8, 9, 10], [11] * 9, [12, 13], [14, 15, 16]]                                   # 5: neither 2 nor 3 divides it
 DEV = make_groups([[5, 3, 8, 1], [2, 6, 4, 4]], seed=1)                                         # M = 2: the third rank gets nothing
@@ -34,10 +34,11 @@ def one_iteration(folder, **changes):
     flat = update(policy, ANSWERS, 0 * A, cfg)
     warm = s_hat_of(policy, ANSWERS, A, g_dev, cfg)
     old_logps(policy, list(enumerate(ANSWERS)), cfg)
-    assert checkpoint.names(policy) == [name for name, _ in policy.outline.named_parameters()]  # a pass without gradients leaves nothing gathered
-    return {"facts": [[(x.prompt, x.response, x.finished, x.text) for x in row] for row in rollouts + one], "g_dev": [shard.whole(g) for g in g_dev],
+    assert checkpoint.names(policy) == [name for name, _ in policy.outline.named_parameters()]  # no pass leaves weights gathered
+    whole = lambda tensors: [shard.whole(t.detach()) for t in tensors]
+    return {"facts": [[(x.prompt, x.response, x.finished, x.text) for x in row] for row in rollouts + one], "g_dev": whole(g_dev),
             "s_hat": s_hat, "single": single, "warm": warm, "norm": torch.tensor(step.pop("grad_norm")), "counts": (step, flat),
-            "weights": [shard.whole(p.detach()) for p in policy.params], "sharded": policy.sharded, "judged": ranks.from_main(float(ranks.rank()))}
+            "weights": whole(policy.params), "sharded": policy.sharded, "judged": ranks.from_main(float(ranks.rank()))}
 
 
 def one_rank(folder, rank, world, port, changes):
@@ -86,7 +87,6 @@ def test_shards_in_bf16_are_as_near_to_fp32_as_one_process_in_bf16(tmp_path):
     for theirs in on_ranks(tmp_path, 2, {"dtype": "bf16"}):
         for name in ("s_hat", "warm", "g_dev", "weights"):
             normal, ours = (fakes.distance(list(x[name]), list(exact[name])) for x in (alone, theirs))
-            print(name, normal, ours)
             assert 0 < ours < 2 * normal, name
             assert theirs[name][0].dtype == torch.float32, name
 
@@ -109,3 +109,21 @@ def test_one_process_needs_no_group():
     assert ranks.gather([1, 2], 2) == [1, 2] and ranks.from_main("x") == "x"
     ranks.barrier()
     ranks.stop()
+
+
+def test_two_roles_take_turns_on_the_device(make_policy, monkeypatch):
+    """One sleeps from the start; whoever works comes, once the other has left. The same role working again moves nothing."""
+    roles = {kind: make_policy(kind) for kind in ("tied", "untied")}
+    (first, cfg), (second, _) = roles.values()
+    moves = []
+    for kind, (policy, _) in roles.items():
+        monkeypatch.setattr(policy.net, "to", lambda place, kind=kind: moves.append((kind, str(place))))
+        policy.device = torch.device("cpu", 0)                                                  # a device that is not host memory, by name
+    take_turns(first, second)
+    sample(first, PROMPTS, 1, (0,), cfg)
+    assert moves == [("untied", "cpu")]
+    update(second, ANSWERS, advantages(ANSWERS), cfg)
+    sample(second, PROMPTS, 1, (0,), cfg)
+    assert moves[1:] == [("tied", "cpu"), ("untied", "cpu:0")]
+    dev_gradient(first, DEV, advantages(DEV), cfg)
+    assert moves[3:] == [("untied", "cpu"), ("tied", "cpu:0")]

@@ -80,7 +80,7 @@ def ending(run):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     metrics = [{key: value for key, value in line.items() if key not in ("seconds", "peak_memory_mb")} for line in lines]
     files = {name: (run / name).read_bytes() for name in ("questions.jsonl", "solver/model.safetensors", "generator/model.safetensors")}
-    for path in sorted((run / "checkpoint").glob("*/*.safetensors")):       # tensor by tensor: the order of their files' headers is left to chance
+    for path in sorted((run / "checkpoint").glob("*/*.safetensors")):       # by tensor: the order of a file's header is left to chance
         files |= {f"{path.parent.name} {name}": tensor.numpy().tobytes() for name, tensor in load_file(path).items()}
     return metrics, files
 

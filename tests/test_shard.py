@@ -21,13 +21,13 @@ pytestmark = pytest.mark.skipif(not (ROOT / "toy/anchor/config.json").exists(), 
 def world(tmp_path_factory):
     """Flags of a run of three iterations in which neither 2 nor 3 divides D, n, m or the number of dev questions.
 
-    adam_eps is above the rounding of a gradient: AdamW and Gamma turn a gradient of pure rounding into a step of full size, or not, by chance.
+    adam_eps is above the rounding of a gradient: AdamW and Gamma make a step of full size of a gradient that is pure rounding.
     """
     folder = tmp_path_factory.mktemp("world")
     for name, n in (("documents", 20), ("dev", 19), ("test", 7)):
         (folder / f"{name}.json").write_text(json.dumps(json.loads((ROOT / f"toy/{name}.json").read_text())[:n]))
-    sizes = dict(docs_per_step=1, questions_per_doc=5, answers_per_question=5, minibatch_rows=10, iterations=3, eval_every=2, show_every=0, threads=1,
-                 solver_lr=1e-4, generator_lr=1e-4, adam_eps=1e-5, dev_ema=0.5, max_response_tokens=64, tokens_at_once=300)
+    sizes = dict(docs_per_step=1, questions_per_doc=5, answers_per_question=5, minibatch_rows=10, iterations=3, eval_every=2, show_every=0,
+                 threads=1, solver_lr=1e-4, generator_lr=1e-4, adam_eps=1e-5, dev_ema=0.5, max_response_tokens=64, tokens_at_once=300)
     return [word for name in ("documents", "dev", "test") for word in (f"--{name}", str(folder / f"{name}.json"))] \
         + [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
 
