@@ -114,6 +114,8 @@ class Config:
     tokens_at_once: int = f(16384, "tokens of a forward and backward pass")
     logp_chunk: int = f(1024, "positions whose full log-softmax is in memory at once")
     grad_checkpoint: bool = f(False, "recompute activations in the backward pass")
+    shard: bool = f(True, "with several ranks: weights, gradients and AdamW in shards (FSDP2); false: whole copies", "", "FSDP")
+    offload_idle: bool = f(True, "on CUDA, the role that is not at work waits in host memory with its AdamW")
     threads: int = f(0, "CPU threads; 0: torch's default")
     dtype: str = f("auto", "of the forward pass; auto: fp32 on a CPU, bf16 on CUDA, master weights fp32 either way", "", "bf16")
     device: str = f("auto", "auto: cuda if there is one; torchrun gives each rank its own")
@@ -190,7 +192,7 @@ SHORT_NAMES = {                     # name: hub id, preset
 
 # What a resumed run may change: how long it goes on, what it shows, and what only costs time and memory.
 CHANGEABLE = ("iterations", "eval_every", "eval_samples", "checkpoint_every", "show_every", "rows_at_once", "tokens_at_once",
-              "logp_chunk", "grad_checkpoint", "threads", "device")
+              "logp_chunk", "grad_checkpoint", "shard", "offload_idle", "threads", "device")
 
 
 def parse(argv=None):

@@ -201,11 +201,9 @@ class Log:
 
     def finish(self, policies):
         """Save both roles as plain Hugging Face folders and say where things are."""
+        for role, policy in policies.items():
+            policy.save(os.path.join(self.cfg.run, role))
         if self.main:
-            for role, policy in policies.items():
-                folder = os.path.join(self.cfg.run, role)
-                policy.model.save_pretrained(folder)
-                policy.tokenizer.save_pretrained(folder)
             x, run = self.last or {}, self.cfg.run
             if self.anchor_accuracy and x.get("test_accuracy") is not None:
                 after = percent([x["test_accuracy"], x["test_standard_error"]])

@@ -44,7 +44,7 @@ from evaluate import accuracy
 from influence import dev_ema, dev_gradient, influence_scores, norm
 from log import Clock, Log
 from overlap import Overlap
-from policy import Policy, device_of, update
+from policy import Policy, device_of, take_turns, update
 from verify import Verifier
 
 
@@ -56,6 +56,8 @@ def train(cfg):
     solver = Policy("solver", cfg.model, cfg.solver_lr, cfg)
     generator = Policy("generator", cfg.generator_anchor, cfg.generator_lr, cfg)
     policies = {"solver": solver, "generator": generator}
+    if cfg.offload_idle:
+        take_turns(solver, generator)
     documents, dev, test = load_data(cfg, solver, generator, log)
     verifier = Verifier()
     start, g_dev_average = resume(cfg, policies, log)
@@ -160,9 +162,7 @@ def evaluate(solver, test, t, cfg, verifier):
 def save(cfg, t, policies, g_dev_average, log):
     """The newest checkpoint becomes that of the end of iteration t."""
     before = time.time()
-    if ranks.is_main():
-        checkpoint.save(cfg.run, policies, {"iteration": t, **log.state()}, g_dev_average)
-    ranks.barrier()
+    checkpoint.save(cfg.run, policies, {"iteration": t, **log.state()}, g_dev_average)
     log.checkpoint_seconds = time.time() - before
 
 
@@ -195,6 +195,14 @@ def main():
         if cfg and ranks.is_main():
             print(f"\nstopped. Go on from the newest checkpoint with: python train.py --resume {cfg.run}", file=sys.stderr)
         return 130
+    except BaseException as error:                                          # another rank's death shows as an error of any kind
+        dead = ranks.silent()
+        if dead:
+            ranks.say_dead(dead, f"go on from the newest checkpoint with: torchrun ... train.py --resume {cfg.run}")
+            os._exit(1)                                                     # a clean exit would wait for the dead
+        if not isinstance(error, ranks.Terminated):
+            raise
+        return 143
     finally:
         ranks.stop()
     return 0
