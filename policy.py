@@ -351,6 +351,9 @@ def sample(policy, prompts, n, key, cfg, temperature=None, top_p=None, top_k=Non
     policy.wake()
     temperature = cfg.temperature if temperature is None else temperature
     top_p, top_k = cfg.top_p if top_p is None else top_p, cfg.top_k if top_k is None else top_k
+    if cfg.sampler == "vllm":
+        import vllm_sampler                                                 # a guest: imported only when asked for
+        return vllm_sampler.sample(policy, prompts, n, key, cfg, temperature, top_p, top_k)
     mine = ranks.share(list(range(len(prompts))))
     queue = sorted(mine, key=lambda i: -len(prompts[i]))
     tokens = {(i, j): [] for i in mine for j in range(n)}

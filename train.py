@@ -63,6 +63,7 @@ def train(cfg):
     start, g_dev_average = resume(cfg, policies, log)
     if start == 0:
         log.anchor(evaluate(solver, test, 0, cfg, verifier))
+        log.keep(0, policies)
 
     for t in range(start + 1, cfg.iterations + 1):
         clock = Clock()
@@ -114,6 +115,7 @@ def train(cfg):
         log.iteration(t, clock, drafts=drafts, slots=slots, dev_answers=dev_answers, r_dev=r_dev, answers=answers, r=r, A_sol=A_sol,
                       score=score, s_hat=s_hat, own_share=own_share, g_dev_norm=g_dev_norm, A_gen=A_gen, generator_step=generator_step,
                       solver_step=solver_step, test=result, verifier=verifier, skipped=solver.skipped + generator.skipped)
+        log.keep(t, policies)                                               # before the checkpoint: a run killed in between does t again
         if t % cfg.checkpoint_every == 0 or t == cfg.iterations:
             save(cfg, t, policies, g_dev_average, log)
     verifier.close()
