@@ -52,6 +52,9 @@ def train(cfg):
     """Run the method from the newest checkpoint, or from the start, to cfg.iterations. Returns the run folder."""
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
+    if cfg.sampler == "vllm":
+        import vllm_sampler                                                 # a guest; said before anything is written if it is not there
+        vllm_sampler.require()
     log = Log(cfg)
     solver = Policy("solver", cfg.model, cfg.solver_lr, cfg)
     generator = Policy("generator", cfg.generator_anchor, cfg.generator_lr, cfg)

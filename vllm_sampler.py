@@ -27,8 +27,8 @@ engines = {}            # {id of a policy: (policy, engine, AdamW's step count a
 
 def sample(policy, prompts, n, key, cfg, temperature, top_p, top_k):
     """P prompts (token ids) -> (P, n) rollouts. Arguments as in policy.sample, all of them given. Temperature 0 is greedy."""
-    from vllm import SamplingParams, TokensPrompt
     from policy import row_key
+    SamplingParams, TokensPrompt = require("SamplingParams", "TokensPrompt")
     llm = engine(policy, cfg)
     mine = ranks.share(list(range(len(prompts))))
     params = [SamplingParams(n=n, temperature=temperature, top_p=top_p, top_k=top_k or -1, max_tokens=cfg.max_response_tokens, logprobs=0,
@@ -68,6 +68,16 @@ def pack_head(model):
     dispatch_cpu_unquantized_gemm(model.lm_head, remove_weight=False)
 
 
+def require(*names):
+    """Names of vLLM -> its classes; InputError if it cannot be imported."""
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")            # in this process, so that weights can be handed over in memory
+    try:
+        import vllm
+    except ImportError as error:
+        raise InputError(f"--sampler vllm: vLLM cannot be imported ({error}); install it, or use --sampler plain")
+    return [getattr(vllm, name) for name in names]
+
+
 def trained_steps(policy):
     state = policy.optimizer.state.get(policy.params[0])
     return int(state["step"]) if state else 0
@@ -75,11 +85,7 @@ def trained_steps(policy):
 
 def start(policy, cfg):
     """A new engine in this process, from a folder with the role's weights as they are."""
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")            # in this process, so that weights can be handed over in memory
-    try:
-        from vllm import LLM
-    except ImportError as error:
-        raise InputError(f"--sampler vllm: vLLM cannot be imported ({error}); install it, or use --sampler plain")
+    LLM, = require("LLM")
     with tempfile.TemporaryDirectory() as folder, policy.sampling_model() as model:
         model.save_pretrained(folder)
         policy.tokenizer.save_pretrained(folder)
