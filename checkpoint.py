@@ -1,24 +1,31 @@
-"""Saves a run so that it can go on as if it had never stopped: atomic, verified, and without pickle.
+"""Saves a run so that it can go on as if it had never stopped: atomic, verified, without pickle, and on any number of ranks.
 
     checkpoint/             the newest
     checkpoint.previous/    the one before, used when the newest is cut short or damaged
-        solver.safetensors, generator.safetensors    fp32 weights and AdamW's two moments: "weight.NAME", "exp_avg.NAME", "exp_avg_sq.NAME"
-        state.json                                   iteration, step counts, sizes of the logs, counters, and the sha256 of the files beside it
+        solver/, generator/   a safetensors file from each rank: fp32 weights and AdamW's moments, "weight.NAME", "exp_avg.NAME", "exp_avg_sq.NAME"
+        g_dev_average/        the running mean of g_dev, if there is one: "NAME"
+        state.json            iteration, step counts, sizes of the logs, counters, and the sha256 of the files beside it
 
 A checkpoint is written to checkpoint.part/, synced to disk, and renamed. A run can be killed at any moment: what is called checkpoint/ is whole, and if
 the disk lies, the hashes tell. The logs are cut back to the sizes they had, so no iteration is written twice.
 
+torch.distributed.checkpoint lets every rank write its slices at the same time, in safetensors, and reads what a rank needs out of all files: a run
+saved on 8 ranks goes on on 3, or on 1. Ranks share the hashing too. All must see the run's folder. While a file is written, its bytes are in
+host memory a second time.
+
 Random state: there is none to save. Every draw is a function of (seed, iteration, role, stage, row), see policy.uniforms; the document cursor is the
 iteration, see data.document_batch. So "every random state" is two numbers in config.json and state.json.
 """
+import glob
 import hashlib
 import json
 import os
 import shutil
+import warnings
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+import torch.distributed.checkpoint as distributed
+from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
 import ranks
 from data import InputError
@@ -33,13 +40,13 @@ def names(policy):
 
 
 def policy_tensors(policy):
-    """A policy -> {name: tensor}: weights, and both moments once AdamW has taken a step."""
+    """A policy -> {name: tensor}: weights, and both moments once AdamW has taken a step. No copies: writing into them moves the policy."""
     tensors = {}
     for name, p in zip(names(policy), policy.params):
         tensors[f"weight.{name}"] = p.detach()
         for moment in MOMENTS if policy.optimizer.state.get(p) else ():
             tensors[f"{moment}.{name}"] = policy.optimizer.state[p][moment]
-    return {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+    return tensors
 
 
 def policy_steps(policy):
@@ -59,36 +66,63 @@ def sync(path):
     os.close(fd)
 
 
+def write(folder, tensors):
+    """{name: tensor}, whole or in shards -> safetensors files in `folder`, on disk when this returns. On all ranks together."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")                     # it warns of a single process
+        distributed.save(tensors, storage_writer=HuggingFaceStorageWriter(folder, save_distributed=True))
+
+
+def read(folder, tensors):
+    """Fill {name: tensor}, whole or in shards, from the files in `folder`, however many ranks wrote them. On all ranks together.
+
+    InputError if the files lack a name or hold it in another shape.
+    """
+    reader = HuggingFaceStorageReader(folder)
+    stored = reader.read_metadata().state_dict_metadata
+    for name, tensor in tensors.items():
+        if name not in stored or stored[name].size != tensor.shape:
+            raise InputError(f"{folder}: no tensor {name} of shape {tuple(tensor.shape)}; is this the run's own checkpoint?")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        distributed.load(tensors, storage_reader=reader)
+
+
+def hashes(folder, files):
+    """{file in folder: sha256, None where it is missing}; each rank reads its share."""
+    paths = [os.path.join(folder, name) for name in files]
+    return dict(zip(files, ranks.gather([sha256(path) if os.path.exists(path) else None for path in ranks.share(paths)], len(files))))
+
+
 def save(run, policies, state, g_dev_average=None):
     """Write {role: policy}, the JSON-able `state` and the running mean of g_dev, if there is one, as the run's newest checkpoint.
 
-    The one before becomes checkpoint.previous.
+    The one before becomes checkpoint.previous. On all ranks together.
     """
     part, newest, previous = (os.path.join(run, f"checkpoint{end}") for end in (".part", "", ".previous"))
-    shutil.rmtree(part, ignore_errors=True)
-    os.makedirs(part)
-    files, hashes = list(policies) + (["g_dev_average"] if g_dev_average is not None else []), {}
-    for name in files:                                      # one at a time: each is as large as a model and its AdamW
-        path = os.path.join(part, f"{name}.safetensors")
-        save_file(policy_tensors(policies[name]) if name in policies else
-                  {key: g.contiguous().cpu() for key, g in zip(names(policies["solver"]), g_dev_average)}, path)
-        sync(path)
-        hashes[f"{name}.safetensors"] = sha256(path)
+    if ranks.is_main():
+        shutil.rmtree(part, ignore_errors=True)
+        os.makedirs(part)
+    ranks.barrier()
+    for role, policy in policies.items():                   # one at a time: each is as large as a model and its AdamW
+        write(os.path.join(part, role), policy_tensors(policy))
+    if g_dev_average is not None:
+        write(os.path.join(part, "g_dev_average"), dict(zip(names(policies["solver"]), g_dev_average)))
+    ranks.barrier()
+    files = ranks.from_main(sorted(os.path.relpath(path, part) for path in glob.glob(os.path.join(glob.escape(part), "*/*.safetensors"))))
+    digests = hashes(part, files)
     steps = {role: {"adam": policy_steps(policy), "skipped": policy.skipped} for role, policy in policies.items()}
-    with open(os.path.join(part, "state.json"), "w") as f:
-        json.dump({**state, "steps": steps, "sha256": hashes}, f, indent=1)
-        f.flush()
-        os.fsync(f.fileno())
-    if os.path.exists(newest):
-        shutil.rmtree(previous, ignore_errors=True)
-        os.rename(newest, previous)                     # killed here: only checkpoint.previous exists, and find() takes it
-    os.rename(part, newest)
-    sync(run)
-
-
-def holds(path, digest):
-    """Is the file there, with this sha256?"""
-    return os.path.exists(path) and sha256(path) == digest
+    if ranks.is_main():
+        with open(os.path.join(part, "state.json"), "w") as f:
+            json.dump({**state, "steps": steps, "sha256": digests}, f, indent=1)
+            f.flush()
+            os.fsync(f.fileno())
+        if os.path.exists(newest):
+            shutil.rmtree(previous, ignore_errors=True)
+            os.rename(newest, previous)                 # killed here: only checkpoint.previous exists, and find() takes it
+        os.rename(part, newest)
+        sync(run)
+    ranks.barrier()
 
 
 def drop_newest(run):
@@ -109,7 +143,8 @@ def find(run):
         try:
             with open(os.path.join(folder, "state.json")) as f:
                 state = json.load(f)
-            bad = [name for name, digest in state["sha256"].items() if not holds(os.path.join(folder, name), digest)]
+            found = hashes(folder, list(state["sha256"]))
+            bad = [name for name, digest in state["sha256"].items() if found[name] != digest]
         except (OSError, ValueError, KeyError, TypeError) as error:
             bad = [f"state.json ({type(error).__name__})"]
         if not bad:
@@ -119,28 +154,23 @@ def find(run):
     return None, None
 
 
+@torch.no_grad()
 def load(folder, state, policies):
     """Put weights, moments and step counts of a checkpoint into {role: policy}; -> its running mean of g_dev, or None.
 
     InputError if its tensors are not those of the model.
     """
     for role, policy in policies.items():
-        steps, path = state["steps"][role], os.path.join(folder, f"{role}.safetensors")
+        steps = state["steps"][role]
         policy.skipped = steps["skipped"]
-        with safe_open(path, framework="pt", device=str(policy.device)) as f:
-            for name, p in zip(names(policy), policy.params):
-                if f"weight.{name}" not in f.keys() or f.get_slice(f"weight.{name}").get_shape() != list(p.shape):
-                    raise InputError(f"{path}: no tensor weight.{name} of shape {tuple(p.shape)}; is this the run's own checkpoint?")
-                with torch.no_grad():
-                    p.copy_(f.get_tensor(f"weight.{name}"))
-                if steps["adam"]:
-                    policy.optimizer.state[p] = {"step": torch.tensor(float(steps["adam"])),
-                                                 **{moment: f.get_tensor(f"{moment}.{name}") for moment in MOMENTS}}
-    if "g_dev_average.safetensors" not in state["sha256"]:
+        for p in policy.params if steps["adam"] else ():
+            policy.optimizer.state[p] = {"step": torch.tensor(float(steps["adam"])), **{moment: torch.zeros_like(p) for moment in MOMENTS}}
+        read(os.path.join(folder, role), policy_tensors(policy))
+    if not any(name.startswith("g_dev_average") for name in state["sha256"]):
         return None
-    solver = policies["solver"]
-    with safe_open(os.path.join(folder, "g_dev_average.safetensors"), framework="pt", device=str(solver.device)) as f:
-        return [f.get_tensor(name) for name in names(solver)]
+    average = [torch.zeros_like(p) for p in policies["solver"].params]
+    read(os.path.join(folder, "g_dev_average"), dict(zip(names(policies["solver"]), average)))
+    return average
 
 
 def cut(path, size):

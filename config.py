@@ -34,7 +34,7 @@ CHOICES = {
     "similarity": ("preconditioned_cosine", "cosine", "dot", "preconditioned_dot"),
     "advantage": ("dugrpo", "group_std", "batch_std", "none"),
     "train_on": ("generated", "dev"),
-    "sampler": ("plain",),
+    "sampler": ("plain", "vllm"),
     "dtype": ("auto", "fp32", "bf16"),
     "device": ("auto", "cpu", "cuda"),
 }
@@ -108,12 +108,16 @@ class Config:
 
     # saving, showing, and what only costs or saves time and memory
     checkpoint_every: int = f(1, "iterations between checkpoints; the newest is kept")
+    save_every: int = f(0, "iterations between models kept in RUN/at-ITERATION, the anchor (0) among them, for quality.py; 0: none")
     show_every: int = f(5, "iterations between example questions; 0: never")
-    sampler: str = f("plain", "what samples; plain: our own loop")
+    sampler: str = f("plain", "what samples; plain: our own loop; vllm: vLLM, if it is installed (vllm_sampler.py)")
+    vllm_memory: float = f(0.4, "share of a GPU's memory that each role's vLLM engine takes")
     rows_at_once: int = f(256, "rows sampled side by side")
     tokens_at_once: int = f(16384, "tokens of a forward and backward pass")
     logp_chunk: int = f(1024, "positions whose full log-softmax is in memory at once")
     grad_checkpoint: bool = f(False, "recompute activations in the backward pass")
+    shard: bool = f(True, "with several ranks: weights, gradients and AdamW in shards (FSDP2); false: whole copies", "", "FSDP")
+    offload_idle: bool = f(True, "on CUDA, the role that is not at work waits in host memory with its AdamW")
     threads: int = f(0, "CPU threads; 0: torch's default")
     dtype: str = f("auto", "of the forward pass; auto: fp32 on a CPU, bf16 on CUDA, master weights fp32 either way", "", "bf16")
     device: str = f("auto", "auto: cuda if there is one; torchrun gives each rank its own")
@@ -189,8 +193,8 @@ SHORT_NAMES = {                     # name: hub id, preset
 }
 
 # What a resumed run may change: how long it goes on, what it shows, and what only costs time and memory.
-CHANGEABLE = ("iterations", "eval_every", "eval_samples", "checkpoint_every", "show_every", "rows_at_once", "tokens_at_once",
-              "logp_chunk", "grad_checkpoint", "threads", "device")
+CHANGEABLE = ("iterations", "eval_every", "eval_samples", "checkpoint_every", "save_every", "show_every", "rows_at_once", "tokens_at_once",
+              "logp_chunk", "grad_checkpoint", "shard", "offload_idle", "threads", "device")
 
 
 def parse(argv=None):
@@ -339,13 +343,13 @@ def check(cfg):
     for name in ("iterations", "docs_per_step", "questions_per_doc", "minibatch_rows", "max_prompt_tokens", "max_response_tokens",
                  "max_chunk_tokens", "dev_every", "eval_every", "eval_samples", "checkpoint_every", "rows_at_once", "tokens_at_once", "logp_chunk"):
         need(name, getattr(cfg, name) >= 1, "at least 1")
-    for name in ("seed", "top_k", "eval_top_k", "show_every", "threads", "solver_lr", "generator_lr", "weight_decay"):
+    for name in ("seed", "top_k", "eval_top_k", "save_every", "show_every", "threads", "solver_lr", "generator_lr", "weight_decay"):
         need(name, getattr(cfg, name) >= 0, "0 or more")
     for name in ("temperature", "eval_temperature", "adam_eps", "grad_clip", "tis_cap"):
         need(name, getattr(cfg, name) > 0, "a number above 0")
     for name in ("beta1", "beta2", "dev_ema"):
         need(name, 0 <= getattr(cfg, name) < 1, "a number from 0 to below 1")
-    for name in ("top_p", "eval_top_p"):
+    for name in ("top_p", "eval_top_p", "vllm_memory"):
         need(name, 0 < getattr(cfg, name) <= 1, "a number above 0 and up to 1")
     need("reward", cfg.train_on != "dev" or cfg.reward == "fixed", "fixed beside train_on = 'dev', where there is no generator to pay")
     need("clip", 0 < cfg.clip < 1, "a number between 0 and 1")

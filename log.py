@@ -9,6 +9,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import sys
 import time
 from collections import Counter
@@ -199,13 +200,25 @@ class Log:
                      f"options {' | '.join(clip(c, 40) for c in x['choices'])}  key {clip(x['answer'], 40)}\n"
                      f"        from {x['doc_id']}: {clip(document, 200)}")
 
+    def keep(self, t, policies):
+        """With --save_every K: both roles of iterations 0, K, 2 K, ... as RUN/at-ITERATION, which is there whole or not at all. On all ranks together."""
+        if not self.cfg.save_every or t % self.cfg.save_every:
+            return
+        folder = os.path.join(self.cfg.run, f"at-{t}")
+        if self.main:
+            for unfinished in (f"{folder}.part", folder):                   # what a killed run left, and what a resumed one writes again
+                shutil.rmtree(unfinished, ignore_errors=True)
+        for role, policy in policies.items():
+            policy.save(os.path.join(f"{folder}.part", role))
+        if self.main:
+            os.rename(f"{folder}.part", folder)
+        ranks.barrier()
+
     def finish(self, policies):
         """Save both roles as plain Hugging Face folders and say where things are."""
+        for role, policy in policies.items():
+            policy.save(os.path.join(self.cfg.run, role))
         if self.main:
-            for role, policy in policies.items():
-                folder = os.path.join(self.cfg.run, role)
-                policy.model.save_pretrained(folder)
-                policy.tokenizer.save_pretrained(folder)
             x, run = self.last or {}, self.cfg.run
             if self.anchor_accuracy and x.get("test_accuracy") is not None:
                 after = percent([x["test_accuracy"], x["test_standard_error"]])

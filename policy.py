@@ -28,6 +28,7 @@ import hashlib
 import math
 import os
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -39,6 +40,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 import ranks
+import shard
 from data import InputError, Rollout
 
 
@@ -96,30 +98,36 @@ class Policy:
 
     model       a causal LM of transformers whose layers are full or sliding attention and that takes position_ids; all of it trains, in fp32
     params      the trainable parameters, tied ones once; layer_weights: how many of them are matrices of the layers, for counting FLOPs
+    sharded     are the parameters, their gradients and moments slices, one on each rank? Then `outline` is the model without its weights
     skipped     updates not taken because the gradient norm was not finite
     """
 
     def __init__(self, role, path, lr, cfg):
         self.role, self.lr = role, lr
-        self.device = device_of(cfg)
-        self.model, self.tokenizer = load_model(path, self.device)
-        self.recomputed = []                            # the layers that drop their activations, if asked for
-        if cfg.grad_checkpoint:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
-            self.recomputed = [module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer)]
+        self.device, self.sharded = device_of(cfg), cfg.shard and ranks.world() > 1
         self.bf16 = cfg.dtype == "bf16" or (cfg.dtype == "auto" and self.device.type == "cuda")
-        self.params = [p for p in self.model.parameters() if p.requires_grad]
-        self.layer_weights = sum(p.numel() for name, p in self.model.named_parameters() if p.dim() == 2 and "embed" not in name and "lm_head" not in name)
-        self.optimizer = torch.optim.AdamW(self.params, lr=lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, weight_decay=cfg.weight_decay)
+        self.model, self.tokenizer = load_model(path, "cpu" if self.sharded else self.device)
         self.stop_ids = chat_stop_ids(self.tokenizer)
         extra = self.model.generation_config.eos_token_id
         self.stop_ids += [i for i in (extra if isinstance(extra, list) else [extra]) if i is not None and i not in self.stop_ids]
-        self.skipped = 0
         self.check_head()
+        self.recomputed = layers_of(self.model) if cfg.grad_checkpoint else []             # the layers that drop their activations
+        if cfg.grad_checkpoint:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.net, self.outline = TokenLogps(self.model), self.model
+        if self.sharded:
+            self.outline = copy_with(self.model, [torch.empty_like(p, device="meta") for p in self.model.parameters()])
+            shard.split(self.net, layers_of(self.model), self.device, self.bf16)
+        self.params = [p for p in self.model.parameters() if p.requires_grad]
+        self.layer_weights = sum(p.numel() for name, p in self.model.named_parameters() if p.dim() == 2 and "embed" not in name and "lm_head" not in name)
+        self.optimizer = torch.optim.AdamW(self.params, lr=lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, weight_decay=cfg.weight_decay)
+        self.skipped, self.partner, self.awake = 0, None, True
 
     def autocast(self):
         """fp32 master weights, bf16 arithmetic where asked for; plain fp32 otherwise."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+        if self.bf16 and not self.sharded:                  # FSDP casts by itself
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
 
     @contextlib.contextmanager
     def recomputing(self):
@@ -133,14 +141,53 @@ class Policy:
             for layer in self.recomputed:
                 layer.training = False
 
+    def wake(self):
+        """Every stage begins with this: the other role leaves the device, if the two take turns, and this one comes."""
+        if self.partner and not self.awake:
+            self.partner.move("cpu", awake=False)
+            self.move(self.device, awake=True)
+
+    def move(self, place, awake):
+        """Weights and moments, whole or in shards, to the device or to host memory. Parameters stay the same objects."""
+        self.net.to(place)
+        for state in self.optimizer.state.values():
+            state |= {name: state[name].to(place) for name in ("exp_avg", "exp_avg_sq")}
+        self.awake = awake
+
+    def gathered(self, trains=False):
+        """A plain copy of the model on this rank, all weights in one place: in bf16 where that is computed in, in fp32 otherwise."""
+        dtype = torch.bfloat16 if self.bf16 else torch.float32
+        return copy_with(self.outline, [shard.whole(p.detach().to(dtype)) for p in self.model.parameters()], trains)
+
     @contextlib.contextmanager
     def sampling_model(self):
-        """The model to sample from: itself, or a bf16 copy made once per stage (casting the master weights at every token would cost more)."""
-        if not self.bf16:
-            yield self.model
-        else:
-            bf16 = {id(p): torch.nn.Parameter(p.detach().to(torch.bfloat16), requires_grad=False) for p in self.model.parameters()}
-            yield copy.deepcopy(self.model, bf16)       # copies all but the parameters: model.to() would round the rotary frequencies too
+        """The model to sample from: itself, or a copy made once per stage: casting or gathering weights at every token would cost more."""
+        yield self.gathered() if self.bf16 or self.sharded else self.model
+
+    def whole(self):
+        """A stand-in for this sharded role on one rank, with whole weights and second moments: to differentiate with, not to train."""
+        other = copy.copy(self)
+        other.model, other.sharded = self.gathered(trains=True), False
+        other.net, other.params = TokenLogps(other.model), list(other.model.parameters())
+        other.recomputed = layers_of(other.model) if self.recomputed else []
+        state = {}
+        for p, theirs in zip(self.params, other.params):
+            if self.optimizer.state.get(p):
+                v = self.optimizer.state[p]["exp_avg_sq"].to(theirs.dtype)
+                state[theirs] = {"exp_avg_sq": shard.whole(v), "step": self.optimizer.state[p]["step"]}
+        other.optimizer = SimpleNamespace(state=state)
+        return other
+
+    def save(self, folder):
+        """Write a plain Hugging Face folder. On all ranks together: each gives its slices, a tensor at a time, and the main one writes."""
+        self.wake()
+        model = self.model
+        if self.sharded:
+            weights = [w.cpu() if ranks.is_main() else None for w in (shard.whole(p.detach()) for p in self.model.parameters())]
+            model = copy_with(self.outline, weights) if ranks.is_main() else None
+        if ranks.is_main():
+            model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
 
     @torch.no_grad()
     def check_head(self):
@@ -151,7 +198,7 @@ class Policy:
             raise InputError(f"--model {config.model_type}: layers of kind {', '.join(sorted(odd))} cannot be packed; not supported")
         if not self.stop_ids:
             raise InputError(f"--model {config.model_type}: neither its tokenizer nor its generation config names a token that ends a response")
-        ids = torch.tensor([[self.stop_ids[0], 0, 1, 2]], device=self.device)
+        ids = torch.tensor([[self.stop_ids[0], 0, 1, 2]], device=self.model.device)
         hidden = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         ours, theirs = self.model.get_output_embeddings()(hidden), self.model(ids, use_cache=False).logits
         if not torch.allclose(ours, theirs, atol=1e-3):
@@ -159,6 +206,21 @@ class Policy:
 
     def prompt_ids(self, text):
         return chat_ids(self.tokenizer, text)
+
+
+def take_turns(first, second):
+    """Two roles of which one is on the device at a time. On a CPU device and host are one place, and everything else is the same."""
+    first.partner, second.partner = second, first
+    second.move("cpu", awake=False)
+
+
+def layers_of(model):
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+
+def copy_with(model, weights, trains=False):
+    """A copy of a model around other tensors, in the order of its parameters. model.to() would round the rotary frequencies too."""
+    return copy.deepcopy(model, {id(p): torch.nn.Parameter(w, requires_grad=trains) for p, w in zip(model.parameters(), weights)})
 
 
 # ---------------------------------------------------------------- random numbers that belong to rows
@@ -286,8 +348,12 @@ def sample(policy, prompts, n, key, cfg, temperature=None, top_p=None, top_k=Non
     which keeps the padding short.
     A response ends with a stop token (kept: EOS is trained) or at cfg.max_response_tokens (finished=False).
     """
+    policy.wake()
     temperature = cfg.temperature if temperature is None else temperature
     top_p, top_k = cfg.top_p if top_p is None else top_p, cfg.top_k if top_k is None else top_k
+    if cfg.sampler == "vllm":
+        import vllm_sampler                                                 # a guest: imported only when asked for
+        return vllm_sampler.sample(policy, prompts, n, key, cfg, temperature, top_p, top_k)
     mine = ranks.share(list(range(len(prompts))))
     queue = sorted(mine, key=lambda i: -len(prompts[i]))
     tokens = {(i, j): [] for i in mine for j in range(n)}
@@ -381,6 +447,28 @@ def micro_batches(policy, groups, cfg):
     return batches
 
 
+EMPTY = Row([0], [0], [0], [], [])      # a token without an answer: no loss, gradients of exact zeros
+
+
+def even_passes(policy, batches):
+    """This rank's micro-batches, and empty ones until every rank has as many: a pass through a sharded model needs all ranks (shard.py)."""
+    return batches + [[EMPTY]] * (ranks.most(len(batches)) - len(batches)) if policy.sharded else batches
+
+
+class TokenLogps(torch.nn.Module):
+    """A model and its head in one forward call: FSDP has a module's weights in one place only while that module is called."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids, masks, positions, sources, targets, temperature, chunk):
+        """(B, L) ids and positions, (tokens,) places to predict from (in the flattened B L), (tokens,) targets -> (tokens,) log-probs."""
+        out = self.model.base_model(input_ids=ids, attention_mask=masks, position_ids=positions, use_cache=False)
+        hidden = out.last_hidden_state.flatten(0, 1)[sources]                                                   # (tokens, H)
+        return head_logps(self.model.get_output_embeddings(), hidden, targets, temperature, chunk)
+
+
 def row_logps(policy, rows, temperature, cfg):
     """B packed rows -> (tokens,) log-probs of all response tokens, row after row, answer after answer."""
     L = max(len(row.ids) for row in rows)
@@ -388,22 +476,21 @@ def row_logps(policy, rows, temperature, cfg):
     ids, positions, segments = fill("ids", 0), fill("positions", 0), fill("segments", -1)
     mine, theirs = segments[:, :, None], segments[:, None, :]
     allowed = (torch.ones(L, L, dtype=torch.bool, device=policy.device).tril() & ((theirs == 0) | (theirs == mine)))[:, None]              # (B, 1, L, L)
+    as_tensor = lambda numbers: torch.tensor(numbers, dtype=torch.long, device=policy.device)
+    sources = as_tensor([b * L + s for b, row in enumerate(rows) for s in row.sources])
+    targets = as_tensor([token for row in rows for _, rollout in row.answers for token in rollout.response])
     with policy.autocast(), policy.recomputing():
-        hidden = policy.model.base_model(input_ids=ids, attention_mask=masks_for(policy.model, allowed, positions, positions),
-                                         position_ids=positions, use_cache=False).last_hidden_state                                       # (B, L, H)
-    sources = torch.tensor([b * L + s for b, row in enumerate(rows) for s in row.sources], device=policy.device)
-    targets = torch.tensor([token for row in rows for _, rollout in row.answers for token in rollout.response], device=policy.device)
-    return head_logps(policy, hidden.flatten(0, 1)[sources], targets, temperature, cfg.logp_chunk)
+        masks = masks_for(policy.model, allowed, positions, positions)
+        logp = policy.net(ids, masks, positions, sources, targets, temperature, cfg.logp_chunk)
+    if policy.sharded and not torch.is_grad_enabled():
+        policy.net.reshard()                                # FSDP would leave it to a backward pass, and there is none
+    return logp
 
 
-def head_logps(policy, hidden, targets, temperature, chunk):
+def head_logps(head, hidden, targets, temperature, chunk):
     """(tokens, H), (tokens,) -> (tokens,) log-probs. The full logits of a long row over 151,936 words do not fit: a chunk at a time, again in backward."""
-    head = policy.model.get_output_embeddings()
-
     def logps(h, y):
-        with policy.autocast():
-            logits = head(h)
-        return -cross_entropy(logits.float() / temperature, y, reduction="none")
+        return -cross_entropy(head(h).float() / temperature, y, reduction="none")
     if len(targets) <= chunk:
         return logps(hidden, targets)
     return torch.cat([checkpoint(logps, h, y, use_reentrant=False) for h, y in zip(hidden.split(chunk), targets.split(chunk))])
@@ -434,11 +521,11 @@ def batch_loss(policy, rows, A, denominator, cfg, logp_old=None):
     """
     logp = row_logps(policy, rows, cfg.temperature, cfg)
     answers = [answer for row in rows for answer in row.answers]
-    lengths = torch.tensor([len(rollout.response) for _, rollout in answers], device=policy.device)
-    index = torch.tensor([i for i, _ in answers], device=policy.device)
+    lengths = torch.tensor([len(rollout.response) for _, rollout in answers], dtype=torch.long, device=policy.device)
+    index = torch.tensor([i for i, _ in answers], dtype=torch.long, device=policy.device)
     A_token = A.to(policy.device).flatten()[index].repeat_interleave(lengths)                       # one advantage per rollout, on each of its tokens
     sampler = torch.tensor([lp for _, rollout in answers for lp in rollout.logp], device=policy.device)
-    old = logp.detach() if logp_old is None else torch.cat([logp_old[i] for i, _ in answers])
+    old = logp.detach() if logp_old is None or not answers else torch.cat([logp_old[i] for i, _ in answers])
     loss = token_loss(logp, old, sampler, A_token, cfg.clip, cfg.dual_clip, cfg.tis_cap)
     return loss.sum() / denominator, len(sampler)
 
@@ -455,7 +542,7 @@ def mean_length(groups):
 def old_logps(policy, groups, cfg):
     """{flat index: (tokens,) log-probs at the present weights}, for mini-batches whose turn comes after the weights have moved."""
     old = {}
-    for rows in micro_batches(policy, groups, cfg):
+    for rows in even_passes(policy, micro_batches(policy, groups, cfg)):
         answers = [answer for row in rows for answer in row.answers]
         parts = row_logps(policy, rows, cfg.temperature, cfg).split([len(rollout.response) for _, rollout in answers])
         old.update({i: part for (i, _), part in zip(answers, parts)})
@@ -476,18 +563,20 @@ def update(policy, groups, A, cfg, what="update"):
         raise InputError(f"minibatch_rows {cfg.minibatch_rows} does not hold whole groups of {m}")
     size = cfg.minibatch_rows // m
     denominator = cfg.minibatch_rows * mean_length([group for _, group in kept])
+    policy.wake()
     minibatches = [ranks.share(kept[i:i + size]) for i in range(0, len(kept), size)]
     later = old_logps(policy, [pair for minibatch in minibatches[1:] for pair in minibatch], cfg)       # before the model moves
     norms, tokens = [], 0
     with tqdm(total=sum(map(len, minibatches)), desc=what, unit="group", leave=False, disable=not ranks.is_main()) as bar:
         for i, minibatch in enumerate(minibatches):
             policy.optimizer.zero_grad(set_to_none=True)
-            for rows in micro_batches(policy, minibatch, cfg):
+            for rows in even_passes(policy, micro_batches(policy, minibatch, cfg)):
                 loss, n = batch_loss(policy, rows, A, denominator, cfg, later if i else None)
                 loss.backward()
                 tokens += n
-            ranks.sum_gradients(policy.params)
-            norm = torch.nn.utils.clip_grad_norm_(policy.params, cfg.grad_clip)
+            if not policy.sharded:
+                ranks.sum_gradients(policy.params)                          # shards were added up as they were made
+            norm = shard.whole(torch.nn.utils.clip_grad_norm_(policy.params, cfg.grad_clip))
             if bool(torch.isfinite(norm)):
                 policy.optimizer.step()
                 norms.append(float(norm))

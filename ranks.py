@@ -1,33 +1,48 @@
 """Several processes as one: the few things the method asks of torch.distributed, and what they are without it.
 
-Plain data parallelism: every rank holds both models and computes its share of rows; sums and lists are put together here. With one process every
-function returns its argument, and that is the normal path.
+Every rank computes its share of rows; sums and lists are put together here. What a rank holds of a model is decided in policy.py: a slice
+of each weight (shard.py), or a whole copy. With one process every function returns its argument, and that is the normal path.
 
     share(items)            this rank's part: items[rank], items[rank + world], ...
     gather(part, n)         the inverse: every rank's part -> the whole list of n, in order
+    most(n)                 the largest n of all ranks
     from_main(value)        what the main rank computed, everywhere: for judgements that a clock can change (a time-out)
     sum_gradients(params)   .grad -> the sum over ranks, in place
     is_main()               one rank writes files and talks
+    silent(seconds)         the ranks that have died
 
-Missing on purpose: sharding (FSDP2). It changes where numbers live, not what they are, and comes on top of this.
+A rank that dies (killed, out of memory, its machine gone) must end the run, not hang it. Some backends notice and some wait, so twice a
+second each rank counts up a key in the store that torchrun keeps, and reads the others' keys. Whoever sees an error asks silent() who is
+to blame, and a rank without a sign of life for two minutes ends the run even if no error was seen.
 """
 import os
+import signal
+import sys
+import threading
+import time
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
+WAIT = timedelta(minutes=30)    # of one rank for another that lives: no stage's shares may differ by more
+BEAT, DEAD = 0.5, 120.0         # seconds between two signs of life; seconds without one
+GONE = 10 ** 9                  # the count of a rank that has left in good order
+
 
 def start(device):
-    """Join the group that torchrun announced, if it did; nccl on CUDA, gloo on CPU."""
+    """Join the group that torchrun announced, if it did; nccl on CUDA, gloo on CPU. From then on a SIGTERM raises Terminated."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)                   # object collectives use the current device
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))    # others wait while one saves
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=WAIT)
+        signal.signal(signal.SIGTERM, terminate)
+        Pulse.own = Pulse()
 
 
 def stop():
     if dist.is_initialized():
+        Pulse.own.stop()
         dist.destroy_process_group()
 
 
@@ -67,6 +82,11 @@ def from_main(value):
     return box[0]
 
 
+def most(n):
+    """The largest of all ranks' n."""
+    return max(gather([n], world()))
+
+
 def sum_gradients(params):
     """Add up .grad over ranks, in place. A rank that had no rows contributes zeros."""
     if world() == 1:
@@ -80,3 +100,64 @@ def sum_gradients(params):
 def barrier():
     if dist.is_initialized():
         dist.barrier()
+
+
+# ---------------------------------------------------------------- who is alive
+
+class Terminated(BaseException):
+    """Somebody sent SIGTERM: torchrun, because a rank has failed, or a person."""
+
+
+def terminate(*_):
+    raise Terminated
+
+
+class Pulse(threading.Thread):
+    """This rank's signs of life, and an eye on those of the others."""
+    own = None                                              # there is one in each process
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, wait_for_workers=False)
+        self.rank, self.world, self.ended = rank(), world(), threading.Event()
+        self.start()
+
+    def counts(self, mine=0):
+        """[count of each rank], `mine` added to this rank's."""
+        try:
+            return [self.store.add(f"pulse/{r}", mine if r == self.rank else 0) for r in range(self.world)]
+        except RuntimeError:                                # without torchrun the store is rank 0's, and died with it
+            return [GONE - 1] + [GONE] * (self.world - 1)
+
+    def run(self):
+        last, seen = [0] * self.world, [time.monotonic()] * self.world
+        while not self.ended.wait(BEAT):
+            now, counts = time.monotonic(), self.counts(1)
+            seen = [now if count != before or count >= GONE else then for count, before, then in zip(counts, last, seen)]
+            last = counts
+            dead = [r for r in range(self.world) if now - seen[r] > DEAD]
+            if dead:
+                say_dead(dead, "the newest checkpoint is whole; --resume goes on from there")
+                os._exit(1)                                 # the main thread may be waiting for the dead, and cannot be woken
+
+    def stop(self):
+        self.ended.set()
+        self.counts(GONE)
+
+
+def silent(seconds=5):
+    """The ranks that give no sign of life for so long. SIGTERM is ignored from here on."""
+    if Pulse.own is None:
+        return []
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    before = Pulse.own.counts()
+    time.sleep(seconds)
+    return [r for r, (a, b) in enumerate(zip(before, Pulse.own.counts())) if a == b and a < GONE]
+
+
+def say_dead(dead, advice):
+    """One line, from the first rank that lives."""
+    if Pulse.own.rank == min(set(range(Pulse.own.world)) - set(dead)):
+        names = f"rank{'s' * (len(dead) > 1)} {', '.join(map(str, dead))} of {Pulse.own.world}"
+        cause = "killed, out of memory, or its machine is gone"
+        print(f"\nerror: {names} died ({cause}), so the run has ended; {advice}", file=sys.stderr, flush=True)

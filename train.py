@@ -44,7 +44,7 @@ from evaluate import accuracy
 from influence import dev_ema, dev_gradient, influence_scores, norm
 from log import Clock, Log
 from overlap import Overlap
-from policy import Policy, device_of, update
+from policy import Policy, device_of, take_turns, update
 from verify import Verifier
 
 
@@ -52,15 +52,21 @@ def train(cfg):
     """Run the method from the newest checkpoint, or from the start, to cfg.iterations. Returns the run folder."""
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
+    if cfg.sampler == "vllm":
+        import vllm_sampler                                                 # a guest; said before anything is written if it is not there
+        vllm_sampler.require()
     log = Log(cfg)
     solver = Policy("solver", cfg.model, cfg.solver_lr, cfg)
     generator = Policy("generator", cfg.generator_anchor, cfg.generator_lr, cfg)
     policies = {"solver": solver, "generator": generator}
+    if cfg.offload_idle:
+        take_turns(solver, generator)
     documents, dev, test = load_data(cfg, solver, generator, log)
     verifier = Verifier()
     start, g_dev_average = resume(cfg, policies, log)
     if start == 0:
         log.anchor(evaluate(solver, test, 0, cfg, verifier))
+        log.keep(0, policies)
 
     for t in range(start + 1, cfg.iterations + 1):
         clock = Clock()
@@ -112,6 +118,7 @@ def train(cfg):
         log.iteration(t, clock, drafts=drafts, slots=slots, dev_answers=dev_answers, r_dev=r_dev, answers=answers, r=r, A_sol=A_sol,
                       score=score, s_hat=s_hat, own_share=own_share, g_dev_norm=g_dev_norm, A_gen=A_gen, generator_step=generator_step,
                       solver_step=solver_step, test=result, verifier=verifier, skipped=solver.skipped + generator.skipped)
+        log.keep(t, policies)                                               # before the checkpoint: a run killed in between does t again
         if t % cfg.checkpoint_every == 0 or t == cfg.iterations:
             save(cfg, t, policies, g_dev_average, log)
     verifier.close()
@@ -160,9 +167,7 @@ def evaluate(solver, test, t, cfg, verifier):
 def save(cfg, t, policies, g_dev_average, log):
     """The newest checkpoint becomes that of the end of iteration t."""
     before = time.time()
-    if ranks.is_main():
-        checkpoint.save(cfg.run, policies, {"iteration": t, **log.state()}, g_dev_average)
-    ranks.barrier()
+    checkpoint.save(cfg.run, policies, {"iteration": t, **log.state()}, g_dev_average)
     log.checkpoint_seconds = time.time() - before
 
 
@@ -195,6 +200,14 @@ def main():
         if cfg and ranks.is_main():
             print(f"\nstopped. Go on from the newest checkpoint with: python train.py --resume {cfg.run}", file=sys.stderr)
         return 130
+    except BaseException as error:                                          # another rank's death shows as an error of any kind
+        dead = ranks.silent()
+        if dead:
+            ranks.say_dead(dead, f"go on from the newest checkpoint with: torchrun ... train.py --resume {cfg.run}")
+            os._exit(1)                                                     # a clean exit would wait for the dead
+        if not isinstance(error, ranks.Terminated):
+            raise
+        return 143
     finally:
         ranks.stop()
     return 0

@@ -131,7 +131,7 @@ def test_flags_arrive_in_the_type_of_their_field(flags, name, value):
     (["--reward", "spicy"], ["reward = 'spicy'", "influence"]),
     (["--similarity", "cos"], ["similarity = 'cos'", "preconditioned_cosine"]),
     (["--advantage", "grpo"], ["advantage = 'grpo'", "dugrpo, group_std, batch_std, none"]),
-    (["--sampler", "vllm"], ["sampler = 'vllm'", "plain"]),
+    (["--sampler", "vlm"], ["sampler = 'vlm'", "plain, vllm"]),
     (["--dtype", "fp16"], ["dtype = 'fp16'", "bf16"]),
     (["--device", "gpu"], ["device = 'gpu'", "cuda"]),
     (["--preset", "huge"], ["preset = 'huge'", "paper-8b"]),
