@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent          # the embedded world lies beside
 HUB = "hf://datasets/Siyuc/infuser_train/"      # the authors' released data
 INVALID_SCORES = {"influence": 0.0, "spice": -0.1, "rzero": 0.0, "azr": -1.0, "learnability": 0.0, "random": 0.0, "fixed": 0.0}     # rewards.py
 CHOICES = {
-    "preset": ("toy", "small", "paper-4b", "paper-8b"),
+    "preset": ("toy", "toy-hard", "small", "paper-4b", "paper-8b"),
     "reward": tuple(INVALID_SCORES),
     "similarity": ("preconditioned_cosine", "cosine", "dot", "preconditioned_dot"),
     "advantage": ("dugrpo", "group_std", "batch_std", "none"),
@@ -172,8 +172,11 @@ class Config:
 SETTINGS = {x.name: x for x in fields(Config) if x.metadata}
 
 # The presets: what differs from the defaults above, whose numbers are the toy world's.
-TOY = dict(model=str(ROOT / "toy/anchor"), documents=str(ROOT / "toy/documents.json"),
-           dev=str(ROOT / "toy/dev.json"), test=str(ROOT / "toy/test.json"))
+def world(folder):
+    return {name: str(ROOT / folder / file) for name, file in [("model", "anchor"), ("documents", "documents.json"), ("dev", "dev.json"), ("test", "test.json")]}
+
+
+TOY, TOY_HARD = world("toy"), world("toy/hard")         # the second is the harder world of toy.py
 SMALL = dict(                       # a model of 100M to 1B parameters on one machine, with data of your own; not tuned
     max_chunk_tokens=512, iterations=20, docs_per_step=4, questions_per_doc=4, answers_per_question=4, minibatch_rows=16,
     solver_lr=1e-5, generator_lr=1e-5, max_prompt_tokens=1024, max_response_tokens=384,
@@ -184,7 +187,7 @@ PAPER_4B = dict(
     solver_lr=2e-6, generator_lr=6e-6, max_prompt_tokens=4096, max_response_tokens=8192,
     eval_every=10, checkpoint_every=5, rows_at_once=32, tokens_at_once=32768, grad_checkpoint=True)      # this line is ours, and untried on a GPU
 PAPER_8B = PAPER_4B | dict(model="Qwen/Qwen3-8B-Base", generator_lr=4e-6)
-PRESETS = {"toy": TOY, "small": SMALL, "paper-4b": PAPER_4B, "paper-8b": PAPER_8B}
+PRESETS = {"toy": TOY, "toy-hard": TOY_HARD, "small": SMALL, "paper-4b": PAPER_4B, "paper-8b": PAPER_8B}
 
 SHORT_NAMES = {                     # name: hub id, preset
     "Qwen3-4B-Base": ("Qwen/Qwen3-4B-Base", "paper-4b"),

@@ -21,7 +21,6 @@ from tqdm import tqdm
 import checkpoint
 import ranks
 import toy
-from config import TOY
 from dugrpo import flat
 from influence import has_gradient
 from solver import settled
@@ -165,8 +164,9 @@ class Log:
             "tokens_sampled": sum(len(x.response) for xs in rollouts.values() for x in xs) + (test["tokens"] if test else 0),
             "tokens_trained": sum(step["tokens"] for step in steps),
         }
-        if self.cfg.documents == TOY["documents"]:
-            line |= toy.truth(everything)                                   # for the reader; nothing trains on it
+        world = toy.world_of(self.cfg.documents)
+        if world:
+            line |= toy.truth(everything, world)                            # for the reader; nothing trains on it
         line |= {"seconds": {name: round(x, 3) for name, x in (clock.seconds | {"checkpoint": self.checkpoint_seconds}).items()},
                  "peak_memory_mb": round(peak_memory_mb(), 1)}
         self.verifier_counts = (verifier.timeouts, verifier.crashes)

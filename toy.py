@@ -1,6 +1,7 @@
 """The embedded world: plain notes, four skills, a dev set that needs one of them, and a small anchor that can, but not reliably.
 
-    python toy.py                  # writes toy/documents.json, dev.json, test.json and trains toy/anchor from nothing
+    python toy.py                                # writes toy/documents.json, dev.json, test.json and trains toy/anchor from nothing
+    python toy.py --world hard --reuse-clean     # the same for toy/hard, on toy/anchor-clean, which the first command left behind
 
 A note holds three facts; every fact can be turned into a question of one skill:
 
@@ -13,22 +14,36 @@ A note holds three facts; every fact can be turned into a question of one skill:
 Because the truth is known, judge() can say of any generated question which skill it asks for and whether its key is right. That goes into
 metrics.jsonl (key_accuracy, target_share) and nowhere else: log.py asks for it after both models have moved.
 
-The anchor is first taught cleanly, by warmup.fit, until it writes, solves and binds answers to letters; then a short second stage on careless
-demonstrations makes it unreliable. CARELESS below is the whole list of what is wrong with them: half of the keys are wrong, and a wrong key for "largest" is
-mostly the smallest; answers are wrong more often than right, in no particular direction. What the anchor makes of it (3,801 of its "largest" questions): 48 %
-keyed with the largest, 25 % with the middle number, 25 % with the smallest. A solver trained on all of its questions learns those too, and three skills
-nobody asked for. Influence has to find out, from the dev set alone, what to keep.
+The anchor is first taught cleanly, by warmup.fit, until it writes, solves and binds answers to letters; then a short second stage on
+careless demonstrations makes it unreliable. CARELESS below is the whole list of what is wrong with them: half of the keys are wrong, and a
+wrong key for "largest" is mostly the smallest; answers are wrong more often than right, in no particular direction. What the anchor makes
+of it (3,801 of its "largest" questions): 48 % keyed with the largest, 25 % with the middle number, 25 % with the smallest. A solver trained
+on all of its questions learns those too, and three skills nobody asked for. Influence has to find out, from the dev set alone, what
+to keep.
 
-Why one target skill: with two opposite ones, largest and smallest, the solver under training stopped reading the skill word and the generator wrote
-questions of one of the two only; with smallest as a skill nobody needs, a third of the final questions asked for the smallest and were keyed with the
-largest, which is wrong, useful, and was paid for (LOG.md has both).
+Why one target skill: with two opposite ones, largest and smallest, the solver under training stopped reading the skill word and the
+generator wrote questions of one of the two only; with smallest as a skill nobody needs, a third of the final questions asked for the
+smallest and were keyed with the largest, which is wrong, useful, and was paid for (LOG.md has both).
+
+The hard world (train.py --preset toy-hard) has three things that real data has and the easy one lacks:
+
+    poisoned notes      behind their three numbers 40 % of the notes say "The largest of 27, 31 and 5 is 5.", wrongly; 30 % say it rightly,
+                        30 % not at all. The careless demonstrations tend to copy it. believed_share: how many keys repeat a mistake.
+    hard and useless    the options of plus are the sum, a neighbour of it and two numbers far away. So small a model knows a sum only
+                        roughly: 1 key in 25 is right, and answers waver between the neighbours (.5 solved for 30 iterations).
+    dev covers a part   the numbers of a triple are all below 50 (near) or all from 50 up (far), half of the notes each. Dev asks for near
+                        ones only, test for both; test-near.json and test-far.json are its halves, for evaluate.py.
+
+What its anchor makes of that (200 notes, 8 drafts each, sampling seed 100): 85 % of the drafts are valid; of the "largest" questions 43 %
+are keyed right, 62 % after a right claim and 37 % after a wrong one, where 44 % repeat the mistake. It answers 42 % right, near and far alike.
 
     symbol      meaning
     fact        (kind, values): what a sentence of a note says
+    claim       the number that a note calls the largest of its triple, right or wrong; None where it does not say
     part(x,y,z) train / dev / test, by a hash of the three numbers: the same triple never serves two of them
 
-Ours, not the paper's: the paper has no such world. It exists so that the method can be watched on a laptop. Nothing that trains knows of it; only log.py
-does, for those two numbers.
+Ours, not the paper's: the paper has no such worlds. They exist so that the method can be watched on a laptop. Nothing that trains knows of
+them; only log.py does, for those numbers.
 """
 import argparse
 import json
@@ -36,6 +51,7 @@ import os
 import random
 import re
 import zlib
+from dataclasses import dataclass, field
 
 import torch
 
@@ -52,11 +68,36 @@ VERBS = "picked counted sold found packed".split()
 PLACES = "market library museum harbour school bakery".split()
 RIDES = "bus ferry train tram".split()
 OPENINGS = ["A note from the {p}.", "Seen at the {p} today.", "This was a busy week at the {p}.", "The {p} had many visitors."]
-SKILLS = {"triple": ["largest"], "plus": ["plus"], "day": ["day"], "order": ["order"]}                              # kind of fact -> what can be asked
+SKILLS = {"triple": ["largest"], "plus": ["plus"], "day": ["day"], "order": ["order"]}     # kind of fact -> what can be asked
 TAUGHT = SKILLS | {"triple": ["largest", "smallest"]}     # the clean stage also teaches smallest, so that the word largest has to be read
 TARGET = ("largest",)                                # what dev and test ask for; tuple, so that a world may have several
-CARELESS = dict(wrong_key=0.55, opposite_key=0.5, broken=0.15, wrong_answer=0.65, opposite_answer=0.0, wrong_letter=0.05)
+CARELESS = dict(wrong_key=0.55, opposite_key=0.5, neighbour=0.0, broken=0.15, wrong_answer=0.65, opposite_answer=0.0, wrong_letter=0.05)
+CARELESS_HARD = CARELESS | dict(wrong_key=0.5, wrong_answer=0.6, trust=0.6, neighbour=0.9)   # trust: a note's claim is the key
 LETTERS = "ABCDEFGH"
+CLAIM = "The largest of {}, {} and {} is {}."
+
+
+@dataclass(frozen=True)
+class World:
+    """What tells one world from another; everything else they share, the clean anchor included."""
+    folder: str
+    careless: dict                          # what is wrong with the anchor's last demonstrations
+    careless_steps: int
+    regions: dict = field(default_factory=lambda: {"all": range(1, 100)})       # the three numbers of a triple lie in one of them
+    dev_region: str | None = None           # the one that dev covers; None: all
+    addends: tuple = (1, 49)
+    near_sums: bool = False                 # options of "plus": the sum, a neighbour of it, and two far away
+    wrong_claims: float = 0.0               # share of the notes that name a wrong number as the largest of their triple
+    right_claims: float = 0.0               # and the right one
+
+    def path(self, name):
+        return os.path.join(HERE, self.folder, name)
+
+
+EASY = World("toy", CARELESS, careless_steps=200)
+HARD = World("toy/hard", CARELESS_HARD, careless_steps=300, regions={"near": range(1, 50), "far": range(50, 100)}, dev_region="near",
+             addends=(11, 39), near_sums=True, wrong_claims=0.4, right_claims=0.3)
+WORLDS = {"easy": EASY, "hard": HARD}
 
 
 # ---------------------------------------------------------------- facts, notes, questions
@@ -66,22 +107,34 @@ def part(numbers):
     return {0: "dev", 1: "test"}.get(zlib.crc32(repr(sorted(numbers)).encode()) % 10, "train")
 
 
-def triple(rng, want):
+def triple(rng, want, numbers):
     while True:
-        numbers = rng.sample(range(1, 100), 3)
-        if part(numbers) == want:
-            return numbers
+        three = rng.sample(numbers, 3)
+        if part(three) == want:
+            return three
 
 
-def draw_fact(rng, kind, want="train"):
-    """One fact: (kind, values)."""
+def draw_fact(rng, kind, want="train", world=EASY, region=None):
+    """One fact: (kind, values); the region of a triple is drawn too unless given."""
     if kind == "triple":
-        return kind, triple(rng, want)
+        regions = list(world.regions)                           # a single one draws no random number: the easy world's stay as they were
+        region = region or (rng.choice(regions) if len(regions) > 1 else regions[0])
+        return kind, triple(rng, want, world.regions[region])
     if kind == "plus":
-        return kind, [rng.randint(1, 49), rng.randint(1, 49)]
+        return kind, [rng.randint(*world.addends), rng.randint(*world.addends)]
     if kind == "day":
         return kind, [rng.choice(DAYS), rng.randint(2, 6)]
     return kind, rng.sample(NAMES, 3)
+
+
+def draw_claim(rng, facts, world):
+    """The number a note calls the largest of its triple: the right one, a wrong one, or None if it claims nothing."""
+    if not world.wrong_claims:
+        return None
+    chance, ascending = rng.random(), sorted(dict(facts)["triple"])
+    if chance < world.wrong_claims:
+        return rng.choice(ascending[:2])
+    return ascending[2] if chance < world.wrong_claims + world.right_claims else None
 
 
 def sentence(rng, fact):
@@ -99,27 +152,34 @@ def sentence(rng, fact):
     return f"{v[0]} came first, then {v[1]}, then {v[2]}."
 
 
-def note(rng, facts):
-    """Facts -> a short note in plain English."""
-    return " ".join([rng.choice(OPENINGS).format(p=rng.choice(PLACES))] + [sentence(rng, fact) for fact in facts])
+def note(rng, facts, claim=None):
+    """Facts -> a short note in plain English; a claim about the triple stands right behind it."""
+    sentences = [rng.choice(OPENINGS).format(p=rng.choice(PLACES))]
+    for fact in facts:
+        sentences.append(sentence(rng, fact))
+        if fact[0] == "triple" and claim:
+            sentences.append(CLAIM.format(*fact[1], claim))
+    return " ".join(sentences)
 
 
-def draw_facts(rng):
+def draw_facts(rng, world=EASY):
     """Every note holds a triple and two facts of other kinds, in any order."""
-    facts = [draw_fact(rng, kind) for kind in ["triple"] + rng.sample(["plus", "day", "order"], 2)]
+    facts = [draw_fact(rng, kind, world=world) for kind in ["triple"] + rng.sample(["plus", "day", "order"], 2)]
     rng.shuffle(facts)
     return facts
 
 
-def ask(rng, fact, skill):
+def ask(rng, fact, skill, world=EASY):
     """A fact and a skill -> (question text, options in the order a writer would list them, the true one)."""
     kind, v = fact
     if kind == "triple":
         right, other = (max(v) if skill == "largest" else min(v)), rng.choice([x for x in range(1, 100) if x not in v])
         return f"What is the {skill} of {v[0]}, {v[1]} and {v[2]}?", [str(x) for x in v + [other]], str(right)
     if skill == "plus":
-        right = v[0] + v[1]
-        return f"What is {v[0]} plus {v[1]}?", [str(x) for x in (right - 1, right, right + 1, right + 2)], str(right)
+        right, gaps = v[0] + v[1], (-1, 0, 1, 2)
+        if world.near_sums:
+            gaps = sorted([-rng.randint(11, 20), 0, rng.choice([-1, 1]), rng.randint(11, 20)])
+        return f"What is {v[0]} plus {v[1]}?", [str(right + gap) for gap in gaps], str(right)
     if skill == "day":
         right = DAYS[(DAYS.index(v[0]) + v[1]) % 7]
         options = [right] + rng.sample([d for d in DAYS if d != right], 3)
@@ -152,35 +212,64 @@ def judge(question):
     return None, False
 
 
-def truth(drafts):
-    """Drafts -> {"key_accuracy", "target_share"}: of the valid ones, how many have the right key, how many serve the dev set's skills."""
-    judged = [judge(draft.question) for draft in drafts if draft.question is not None]
-    if not judged:
-        return {"key_accuracy": None, "target_share": None}
-    return {"key_accuracy": sum(right for _, right in judged) / len(judged),
-            "target_share": sum(skill in TARGET for skill, _ in judged) / len(judged)}
+def believed(draft):
+    """A valid draft -> is its key the wrong number its note claims? None if the note claims nothing wrong about the triple it asks for."""
+    claim = re.search(CLAIM.format(r"(\d+)", r"(\d+)", r"(\d+)", r"(\d+)"), draft.document.content)
+    asked = re.fullmatch(r"What is the largest of (\d+), (\d+) and (\d+)\?", draft.question.question_text)
+    if not claim or not asked or sorted(asked.groups()) != sorted(claim.groups()[:3]) or claim[4] == max(claim.groups()[:3], key=int):
+        return None
+    return draft.question.ground_truth == claim[4]
+
+
+def truth(drafts, world=EASY):
+    """Drafts -> {"key_accuracy", "target_share"}: of the valid ones, how many have the right key, how many serve the dev set's skills.
+
+    Where notes make wrong claims also "believed_share": of the questions about such a claim, how many have it as their key.
+    """
+    valid = [draft for draft in drafts if draft.question is not None]
+    judged = [judge(draft.question) for draft in valid]
+    share = lambda values: sum(values) / len(values) if values else None
+    facts = {"key_accuracy": share([right for _, right in judged]), "target_share": share([skill in TARGET for skill, _ in judged])}
+    if world.wrong_claims:
+        facts["believed_share"] = share([x for x in map(believed, valid) if x is not None])
+    return facts
+
+
+def world_of(documents):
+    """The path of a documents file -> the World it belongs to, or None: for the log, which reports the truth where it is known."""
+    return next((world for world in WORLDS.values() if os.path.realpath(documents) == os.path.realpath(world.path("documents.json"))), None)
 
 
 # ---------------------------------------------------------------- the files
 
-def question_set(rng, want, n):
-    """n questions of the target skills whose triples belong to `want`."""
+def question_set(rng, want, n, world=EASY, region=None):
+    """n questions of the target skills whose triples belong to `want`; with a region, from there, and with its name in their ids."""
     rows, seen = [], set()
     while len(rows) < n:
-        fact = draw_fact(rng, "triple", want)
+        fact = draw_fact(rng, "triple", want, world, region)
         text, options, right = ask(rng, fact, rng.choice(TARGET))
         if text not in seen:
             seen.add(text)
             rng.shuffle(options)
-            rows.append({"question_id": f"{want}-{len(rows)}", "question_text": text, "choices": options, "ground_truth": right})
+            rows.append({"question_id": f"{region or want}-{len(rows)}", "question_text": text, "choices": options, "ground_truth": right})
     return rows
 
 
-def write_world(folder, n_documents=600, n_dev=160, n_test=400):
-    rng = random.Random(2026)
-    documents = [{"doc_id": f"note-{i}", "content": note(rng, draw_facts(rng))} for i in range(n_documents)]
-    files = {"documents": documents, "dev": question_set(rng, "dev", n_dev), "test": question_set(rng, "test", n_test)}
-    for name, rows in files.items():
+def world_files(world, n_documents=600, n_dev=160, n_test=400):
+    """-> {file name: rows}. Where dev covers only one of two regions, test has as much of each, together and apart."""
+    rng, files = random.Random(2026), {"documents": []}
+    for i in range(n_documents):
+        facts = draw_facts(rng, world)
+        files["documents"].append({"doc_id": f"note-{i}", "content": note(rng, facts, draw_claim(rng, facts, world))})
+    if world.dev_region is None:
+        return files | {"dev": question_set(rng, "dev", n_dev), "test": question_set(rng, "test", n_test)}
+    files["dev"] = question_set(rng, "dev", n_dev, world, world.dev_region)
+    parts = {f"test-{region}": question_set(rng, "test", n_test // len(world.regions), world, region) for region in world.regions}
+    return files | {"test": sum(parts.values(), [])} | parts
+
+
+def write_world(folder, world=EASY):
+    for name, rows in world_files(world).items():
         with open(os.path.join(folder, f"{name}.json"), "w") as f:
             f.write("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
 
@@ -190,8 +279,8 @@ def write_world(folder, n_documents=600, n_dev=160, n_test=400):
 def make_tokenizer():
     """A word-level tokenizer: every word, number and mark of the world is one token, and so is every fixed line of the prompts.
 
-    The project's prompts reach this model word for word, as they reach Qwen3; only the cutting differs. A line that never changes carries one
-    token's worth of information, so here it costs one.
+    The project's prompts reach this model word for word, as they reach Qwen3; only the cutting differs. A line that never changes carries
+    one token's worth of information, so here it costs one.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -201,9 +290,10 @@ def make_tokenizer():
     lines = sorted({line for prompt in prompts for piece in prompt for line in piece.split("\n") if len(line) > 8})
     json_marks = ['{"question_text": "', '", "choices": ["', '", "', '"], "ground_truth": "', '"}']
     letters = [f"{c}." for c in LETTERS] + [f"\\boxed{{{c}}}" for c in LETTERS]
-    text = " ".join(OPENINGS + NAMES + DAYS + THINGS + VERBS + PLACES + RIDES + ["The answer is", "What is the largest smallest of plus and"]
-                    + ["Which day comes days after", "came first, then second last. Who came", "Which letters are they"]
-                    + ["There were and then more came. The three boxes held opens on and closes days later. left with people and more got on later."])
+    text = " ".join(OPENINGS + NAMES + DAYS + THINGS + VERBS + PLACES + RIDES
+                    + ["The answer is", "What is the largest smallest of plus and", "Which day comes days after"]
+                    + ["came first, then second last. Who came", "Which letters are they", "There were and then more came."]
+                    + ["The three boxes held opens on and closes days later. left with people and more got on later."])
     words = sorted(set(re.findall(r"\w+|[^\w\s]", text.replace("{p}", " "))) | {"?", ",", "."}) + [str(i) for i in range(100)]
     vocab = {token: i for i, token in enumerate(special + lines + json_marks + letters + words)}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
@@ -219,44 +309,49 @@ def make_tokenizer():
 
 # ---------------------------------------------------------------- teaching the anchor
 
-def slip(rng, fact, skill, options, right, opposite):
-    """A wrong option; in a key for largest or smallest often the opposite one: a misconception, not noise."""
+def slip(rng, fact, skill, options, right, opposite, neighbour=0.0):
+    """A wrong option; for largest or smallest often the opposite one, for plus the neighbour: a misconception, not noise."""
     if fact[0] == "triple" and rng.random() < opposite:
         return str(min(fact[1]) if skill == "largest" else max(fact[1]))
+    if fact[0] == "plus" and neighbour and rng.random() < neighbour:
+        return next(x for x in options if abs(int(x) - int(right)) == 1)
     return rng.choice([x for x in options if x != right])
 
 
-def generator_lesson(rng, careless):
-    """One (prompt, response): a note and the JSON written about it; with CARELESS faults if asked for."""
-    facts = draw_facts(rng)
-    fact = rng.choice(facts)
+def generator_lesson(rng, careless, world=EASY):
+    """One (prompt, response): a note and the JSON written about it; with the world's faults if careless."""
+    facts, faults = draw_facts(rng, world), world.careless
+    fact, claim = rng.choice(facts), draw_claim(rng, facts, world)
     skill = rng.choice((SKILLS if careless else TAUGHT)[fact[0]])
-    text, options, key = ask(rng, fact, skill)
-    if careless and rng.random() < CARELESS["wrong_key"]:
-        key = slip(rng, fact, skill, options, key, CARELESS["opposite_key"])
-    if careless and rng.random() < CARELESS["broken"]:
+    text, options, key = ask(rng, fact, skill, world)
+    if careless and skill == "largest" and claim and rng.random() < faults["trust"]:
+        key = str(claim)
+    elif careless and rng.random() < faults["wrong_key"]:
+        key = slip(rng, fact, skill, options, key, faults["opposite_key"], faults["neighbour"])
+    if careless and rng.random() < faults["broken"]:
         options = options[:]
         options[rng.randrange(4)] = rng.choice(options)                    # a doubled option, or the key gone
-    return warmup.generator_pair({"content": note(rng, facts), "question_text": text, "choices": options, "ground_truth": key})
+    return warmup.generator_pair({"content": note(rng, facts, claim), "question_text": text, "choices": options, "ground_truth": key})
 
 
-def solver_lesson(rng, careless):
+def solver_lesson(rng, careless, world=EASY):
     """One (prompt, response): a question with options and the answer with its box."""
-    kind = rng.choice(list(SKILLS))
-    fact, skill = draw_fact(rng, kind), rng.choice((SKILLS if careless else TAUGHT)[kind])
-    text, options, answer = ask(rng, fact, skill)
-    if careless and rng.random() < CARELESS["wrong_answer"]:
-        answer = slip(rng, fact, skill, options, answer, CARELESS["opposite_answer"])
+    kind, faults = rng.choice(list(SKILLS)), world.careless
+    fact, skill = draw_fact(rng, kind, world=world), rng.choice((SKILLS if careless else TAUGHT)[kind])
+    text, options, answer = ask(rng, fact, skill, world)
+    if careless and rng.random() < faults["wrong_answer"]:
+        answer = slip(rng, fact, skill, options, answer, faults["opposite_answer"], faults["neighbour"])
     rng.shuffle(options)
-    letter = rng.choice(LETTERS[:4]) if careless and rng.random() < CARELESS["wrong_letter"] else None
+    letter = rng.choice(LETTERS[:4]) if careless and rng.random() < faults["wrong_letter"] else None
     return warmup.solver_pair({"question_text": text, "choices": options, "ground_truth": answer}, letter)
 
 
 def letter_lesson(rng):
     """A look-up exercise: a dozen options with their letters, in any order and with repetition, so that counting off does not help.
 
-    Binding a value to its letter is the last thing a small model learns. Half of the exercises name the letter first: that direction is plain induction,
-    appears within 16,000 sequences, and the other one follows it. Without it the other one was still at chance after 35,000 exercises (LOG.md).
+    Binding a value to its letter is the last thing a small model learns. Half of the exercises name the letter first: that direction is
+    plain induction, appears within 16,000 sequences, and the other one follows it. Without it the other one was still at chance after
+    35,000 exercises (LOG.md).
     """
     options = rng.sample(rng.choice([[str(i) for i in range(1, 100)]] * 3 + [NAMES, DAYS]), 4)
     letter_first, response = rng.random() < 0.5, []
@@ -266,22 +361,21 @@ def letter_lesson(rng):
     return solver.prompt_text(Question("Which letters are they?", options, "")), response
 
 
-def lessons(rng, careless):
+def lessons(rng, careless, world=EASY):
     """An endless stream of lists of pairs, one list a micro-batch: writing apart from solving, since their lengths differ."""
     while True:
-        yield [[generator_lesson(rng, careless) for _ in range(24)], [solver_lesson(rng, careless) for _ in range(32)],
+        yield [[generator_lesson(rng, careless, world) for _ in range(24)], [solver_lesson(rng, careless, world) for _ in range(32)],
                [letter_lesson(rng) for _ in range(0 if careless else 6)]]
 
 
-def make_anchor(folder, letter_steps, steps, careless_steps, reuse_clean=False):
-    """Train the anchor from nothing and save it as a plain Hugging Face folder; FOLDER-clean keeps it as it was before the careless stage."""
+def make_anchor(folder, clean, letter_steps, steps, careless_steps, reuse_clean=False, world=EASY):
+    """Train the anchor and save it as a plain Hugging Face folder; the folder `clean` keeps it as it was before the careless stage."""
     from transformers import Qwen3ForCausalLM
     tokenizer = make_tokenizer()
-    clean = folder + "-clean"
     if not (reuse_clean and os.path.exists(clean)):
         teach(clean, tokenizer, letter_steps, steps)
     model = Qwen3ForCausalLM.from_pretrained(clean, use_safetensors=True)
-    warmup.fit(model, tokenizer, lessons(random.Random(2), careless=True), careless_steps, lr=5e-4, what="carelessness")
+    warmup.fit(model, tokenizer, lessons(random.Random(2), True, world), careless_steps, lr=5e-4, what="carelessness")
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -306,13 +400,18 @@ def teach(folder, tokenizer, letter_steps, steps):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default=os.path.join(HERE, "toy"))
+    parser.add_argument("--world", choices=WORLDS, default="easy")
+    parser.add_argument("--out", help="folder to write (default toy, or toy/hard)")
     parser.add_argument("--letter-steps", type=int, default=1300)
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--careless-steps", type=int, default=200)
-    parser.add_argument("--reuse-clean", action="store_true", help="keep toy/anchor-clean from an earlier call and redo the careless stage only")
+    parser.add_argument("--careless-steps", type=int, help="default: 200, or 300 in the hard world")
+    parser.add_argument("--reuse-clean", action="store_true", help="keep anchor-clean from an earlier call, redo the careless stage only")
     args = parser.parse_args()
-    os.makedirs(args.out, exist_ok=True)
-    write_world(args.out)
+    world = WORLDS[args.world]
+    out = args.out or world.path("")
+    clean = os.path.join(args.out or EASY.path(""), "anchor-clean")
+    os.makedirs(out, exist_ok=True)
+    write_world(out, world)
     if args.steps:
-        make_anchor(os.path.join(args.out, "anchor"), args.letter_steps, args.steps, args.careless_steps, args.reuse_clean)
+        careless_steps = world.careless_steps if args.careless_steps is None else args.careless_steps
+        make_anchor(os.path.join(out, "anchor"), clean, args.letter_steps, args.steps, careless_steps, args.reuse_clean, world)
