@@ -101,10 +101,14 @@ def search_file():
 
 
 def chosen_rate(arm, world):
-    """-> the generator learning rate of an arm as text: the search's, or the default, which is said. Ablations take influence's."""
+    """-> the generator learning rate of an arm as text: the search's on this world, else on the first one, else the default, which is said.
+
+    Ablations take influence's.
+    """
     if not moves(arm):
         return None
-    found = read_json(search_file(), {}).get(world, {}).get(ARMS[arm]["reward"])
+    searched, reward = read_json(search_file(), {}), ARMS[arm]["reward"]
+    found = searched.get(world, {}).get(reward) or searched.get("toy", {}).get(reward)
     if found is None:
         tqdm.write(f"{arm}: no search on the world {world} in {search_file().name}, so its generator_lr is the default {DEFAULT_RATE}")
     return found["generator_lr"] if found else DEFAULT_RATE
