@@ -277,8 +277,8 @@ def find_model(name, text):
 
 def preset_of(model):
     """Resolved model -> the preset a run starts from when none is given."""
-    if model is None or model == TOY["model"]:
-        return "toy"
+    if model in (None, TOY["model"], TOY_HARD["model"]):
+        return "toy-hard" if model == TOY_HARD["model"] else "toy"
     return dict(SHORT_NAMES.values()).get(model, "small")
 
 

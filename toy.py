@@ -35,7 +35,8 @@ The hard world (train.py --preset toy-hard) has three things that real data has 
                         ones only, test for both; test-near.json and test-far.json are its halves, for evaluate.py.
 
 What its anchor makes of that (200 notes, 8 drafts each, sampling seed 100): 85 % of the drafts are valid; of the "largest" questions 43 %
-are keyed right, 62 % after a right claim and 37 % after a wrong one, where 44 % repeat the mistake. It answers 42 % right, near and far alike.
+are keyed right, 62 % after a right claim and 37 % after a wrong one, where 44 % repeat the mistake. It answers 42 % right, near and far
+alike.
 
     symbol      meaning
     fact        (kind, values): what a sentence of a note says
