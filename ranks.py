@@ -41,7 +41,7 @@ def start(device):
 
 
 def stop():
-    if dist.is_initialized():
+    if Pulse.own:                                           # not is_initialized: vLLM starts a group of its own in a single process
         Pulse.own.stop()
         dist.destroy_process_group()
 
