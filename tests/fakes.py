@@ -126,6 +126,17 @@ def start_apart(function, *args):
     return process
 
 
+def wait_for(processes, seconds):
+    """-> their exit codes, None for one that had to be killed after so many seconds: a hang must fail a test, not hang it."""
+    codes = []
+    for process in processes:
+        process.join(seconds)
+        codes.append(process.exitcode)
+    for process in processes:
+        process.kill()
+    return codes
+
+
 def s_hat_of(*args):
     """The scores alone."""
     return influence_scores(*args)[0]

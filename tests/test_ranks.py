@@ -59,9 +59,7 @@ def on_ranks(folder, world, changes):
     """The same on several ranks -> what came out on each."""
     port = free_port()
     processes = [fakes.start_apart(one_rank, folder, rank, world, port, changes) for rank in range(world)]
-    for process in processes:
-        process.join(300)
-    assert [process.exitcode for process in processes] == [0] * world
+    assert fakes.wait_for(processes, 300) == [0] * world
     return [torch.load(folder / f"{world}-{rank}.pt", weights_only=False) for rank in range(world)]        # our own files, a moment old
 
 

@@ -54,9 +54,7 @@ def run_on(ranks, flags, run, last_dies=False):
     """The run on so many ranks -> their exit codes."""
     port = free_port()
     processes = [fakes.start_apart(one_rank, flags, run, rank, ranks, port, last_dies and rank == ranks - 1) for rank in range(ranks)]
-    for process in processes:
-        process.join(600)
-    return [process.exitcode for process in processes]
+    return fakes.wait_for(processes, 600)
 
 
 def ending(run):
