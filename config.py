@@ -121,7 +121,9 @@ class Config:
     threads: int = f(0, "CPU threads; 0: torch's default")
     dtype: str = f("auto", "of the forward pass; auto: fp32 on a CPU, bf16 on CUDA, master weights fp32 either way", "", "bf16")
     device: str = f("auto", "auto: cuda if there is one; torchrun gives each rank its own")
-    plan: bool = f(False, "reserved for a planner; not built yet")
+    plan: bool = f(False, "print what the run would need and how long it would take, from the model's config alone, and end (plan.py)")
+    gpus: int = f(8, "of that plan", "", 8)
+    gpu_gb: float = f(80.0, "memory of each, of that plan", "", 80)
 
     given: tuple = field(default=(), compare=False)     # names of the fields set on the command line; no setting itself
 
@@ -192,6 +194,8 @@ PRESETS = {"toy": TOY, "toy-hard": TOY_HARD, "small": SMALL, "paper-4b": PAPER_4
 SHORT_NAMES = {                     # name: hub id, preset
     "Qwen3-4B-Base": ("Qwen/Qwen3-4B-Base", "paper-4b"),
     "Qwen3-8B-Base": ("Qwen/Qwen3-8B-Base", "paper-8b"),
+    "Qwen3-14B-Base": ("Qwen/Qwen3-14B-Base", "paper-8b"),      # the recipe of 8B, for planning: its learning rates were not tried at these sizes
+    "Qwen3-32B": ("Qwen/Qwen3-32B", "paper-8b"),                # no base model of this size was published
     "OLMo-3-7B-Instruct-SFT": ("allenai/Olmo-3-7B-Instruct-SFT", "paper-8b"),
 }
 
@@ -364,8 +368,8 @@ def check(cfg):
     need("questions_per_doc", cfg.questions_per_doc >= 2 or cfg.reward == "fixed", "at least 2: one draft alone has no advantage")
     for name in ("answers_per_question", "questions_per_doc"):
         need("minibatch_rows", cfg.minibatch_rows % getattr(cfg, name) == 0, f"a multiple of {name} = {getattr(cfg, name)}: whole groups")
-    if cfg.plan:
-        raise InputError("plan: the planner is not built yet")
+    need("gpus", cfg.gpus >= 1, "at least 1")
+    need("gpu_gb", cfg.gpu_gb > 0, "a number above 0")
     return cfg
 
 

@@ -35,6 +35,7 @@ import torch
 import checkpoint
 import config
 import generator as generator_role
+import plan
 import ranks
 import rewards
 import solver as solver_role
@@ -188,6 +189,9 @@ def main():
     cfg = None
     try:
         cfg = config.parse()
+        if cfg.plan:
+            print(plan.report(plan.setting_of(cfg, plan.Machine(gpus=cfg.gpus, gpu_gb=cfg.gpu_gb), plan.Assumed())))
+            return 0
         ranks.start(device_of(cfg))
         cfg = own_folder(cfg)                                               # every rank finds the same one
         ranks.barrier()

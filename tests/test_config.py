@@ -137,7 +137,7 @@ def test_flags_arrive_in_the_type_of_their_field(flags, name, value):
     (["--preset", "huge"], ["preset = 'huge'", "paper-8b"]),
     (["--model", "Qwen3-8B-Bse"], ["model = 'Qwen3-8B-Bse'", "Qwen3-8B-Base"]),
     (["--model", "./nowhere"], ["model = './nowhere'", "a local folder"]),
-    (["--plan"], ["planner is not built yet"])])
+    (["--plan", "--gpus", "0"], ["gpus = 0", "at least 1"])])
 def test_a_wrong_flag_is_one_line_that_says_what_was_expected(flags, parts):
     line = message(*flags)
     assert all(part in line for part in parts), line
