@@ -16,6 +16,7 @@ host memory a second time.
 Random state: there is none to save. Every draw is a function of (seed, iteration, role, stage, row), see policy.uniforms; the document cursor is the
 iteration, see data.document_batch. So "every random state" is two numbers in config.json and state.json.
 """
+import contextlib
 import glob
 import hashlib
 import json
@@ -25,7 +26,7 @@ import warnings
 
 import torch
 import torch.distributed.checkpoint as distributed
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint import CheckpointException, HuggingFaceStorageReader, HuggingFaceStorageWriter
 
 import ranks
 from data import InputError
@@ -66,9 +67,21 @@ def sync(path):
     os.close(fd)
 
 
+@contextlib.contextmanager
+def as_it_was():
+    """torch.distributed.checkpoint wraps whatever happens inside it, Ctrl-C and SIGTERM too: raise those again as what they were."""
+    try:
+        yield
+    except CheckpointException as error:
+        for failure, _ in error.failures.values():
+            if not isinstance(failure, Exception):
+                raise failure from None
+        raise
+
+
 def write(folder, tensors):
     """{name: tensor}, whole or in shards -> safetensors files in `folder`, on disk when this returns. On all ranks together."""
-    with warnings.catch_warnings():
+    with as_it_was(), warnings.catch_warnings():
         warnings.simplefilter("ignore")                     # it warns of a single process
         distributed.save(tensors, storage_writer=HuggingFaceStorageWriter(folder, save_distributed=True))
 
@@ -83,7 +96,7 @@ def read(folder, tensors):
     for name, tensor in tensors.items():
         if name not in stored or stored[name].size != tensor.shape:
             raise InputError(f"{folder}: no tensor {name} of shape {tuple(tensor.shape)}; is this the run's own checkpoint?")
-    with warnings.catch_warnings():
+    with as_it_was(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         distributed.load(tensors, storage_reader=reader)
 

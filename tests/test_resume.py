@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import checkpoint
@@ -214,6 +215,14 @@ def test_ctrl_c_exits_130_and_the_run_goes_on_later(world, whole, tmp_path):
     assert f"--resume {run}" in output                  # a line one can copy
     finish(world, run)
     assert same(run, whole[0])
+
+
+def test_ctrl_c_in_the_middle_of_a_checkpoint_is_still_ctrl_c(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(checkpoint.HuggingFaceStorageWriter, "write_data", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.write(str(tmp_path), {"x": torch.ones(3)})
 
 
 # ---------------------------------------------------------------- what goes wrong before anything is trained
