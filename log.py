@@ -225,7 +225,7 @@ class Log:
                 self.say(f"\ntest accuracy: {percent(self.anchor_accuracy)} before, {after} after {x['iteration']} iterations")
             self.say(f"\n{run}/solver and {run}/generator load with from_pretrained; "
                      f"{run}/metrics.jsonl has a line per iteration, {run}/questions.jsonl every draft.\n"
-                     f"Next: python evaluate.py {run}/solver --questions FILE; the same run with --reward fixed for comparison;\n"
+                     f"Next: python report.py {run}; python evaluate.py {run}/solver --questions FILE; the same run with --reward fixed for comparison;\n"
                      f"or more of this one: python train.py --resume {run} --iterations {self.cfg.iterations * 2}")
         ranks.barrier()
 
