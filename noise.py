@@ -102,6 +102,8 @@ def normalisations(s1, s2):
     low_share: that of the half of the documents with the smaller sigma. thirds: repeated by third of sigma, each on its own scale.
     """
     alive = ((s1.amax(1) > s1.amin(1)) & (s2.amax(1) > s2.amin(1))).numpy()                 # flat in neither half
+    if not alive.any():
+        raise InputError(f"all of the {len(s1)} documents are flat in one of the halves, so there is no advantage; draw more --questions")
     sigma = ((s1.std(1) + s2.std(1)) / 2).numpy()[alive]                                    # (D alive,)
     order, out = np.argsort(sigma), {"documents": int(len(s1)), "flat": int((~alive).sum()), "sigma": sigma.tolist()}
     for mode in MODES:
@@ -112,7 +114,7 @@ def normalisations(s1, s2):
                      "low_share": reality.bootstrap(lambda some: (share[some] * low[some]).sum(-1) / share[some].sum(-1), len(sigma))}
     A1, A2 = (dugrpo(s, "group_std").numpy()[alive] for s in (s1, s2))                      # every document on its own scale
     out["each"] = repeated(A1[:, None], A2[:, None]).tolist()
-    for some in np.array_split(order, 3):
+    for some in np.array_split(order, min(3, len(order))):
         value = reality.bootstrap(lambda i: repeated(A1[some][i], A2[some][i]), len(some))
         out["thirds"] = out.get("thirds", []) + [{"sigma": float(sigma[some].mean()), "repeated": value}]
     return out
@@ -168,22 +170,25 @@ COLOURS = {"dugrpo": "#c2410c", "group_std": "#475569", "batch_std": "#0f766e", 
 
 
 def draw_figure(report, path):
-    """Four panels: reliability against answers, against dev questions; a document's share of the update; how much of an update repeats."""
+    """Four panels: reliability by answers and by dev questions; by sigma, a document's share of the update and how much of that repeats."""
     plt = reality.pyplot()
     figure, axes = plt.subplots(2, 2, figsize=(6.25, 5.2))
     reliability, advantage = report["reliability"], report["advantage"]
     draw_reliability(axes[0, 0], {"question's answers split": reliability["answers"], "dev answers too": reliability["both"]},
                      "same score twice: correlation", "answers per question, m")
     draw_reliability(axes[0, 1], {None: reliability["dev"]}, "two dev sets: correlation", "dev questions in each, M")
-    for i, mode in enumerate(MODES):
-        axes[1, 0].plot(advantage["sigma"], [100 * x for x in advantage[mode]["share"]], "o", markersize=3, alpha=0.75, color=COLOURS[mode],
-                        label=mode)
-        value, low, high = advantage[mode]["repeated"]
-        axes[1, 1].errorbar([i], [value], [[value - low], [high - value]], fmt="o", color=COLOURS[mode], capsize=3)
+    for mode in MODES:                                      # batch_std and none differ by one factor: a ring around each dot
+        ring = dict(markersize=6, fillstyle="none") if mode == "batch_std" else dict(markersize=3)
+        axes[1, 0].plot(advantage["sigma"], [100 * x for x in advantage[mode]["share"]], "o", alpha=0.75, color=COLOURS[mode],
+                        label=f"{mode}: repeats {advantage[mode]['repeated'][0]:.2f}", **ring)
     axes[1, 0].set(title="a document's part of the update (%)", xlabel="sigma of its scores", xlim=(0, None), ylim=(0, None))
-    axes[1, 0].legend(frameon=False)
-    axes[1, 1].set_xticks(range(len(MODES)), [mode.replace("_", "\n") for mode in MODES])
-    axes[1, 1].set(title="the same update twice: cosine", xlim=(-0.5, len(MODES) - 0.5))
+    axes[1, 0].legend(frameon=False, fontsize=7)
+    axes[1, 1].plot(advantage["sigma"], advantage["each"], "o", markersize=3, alpha=0.75, color="#94a3b8", label="a document")
+    value, low, high = (np.array(column) for column in zip(*[third["repeated"] for third in advantage["thirds"]]))
+    axes[1, 1].errorbar([third["sigma"] for third in advantage["thirds"]], value, [value - low, high - value], fmt="o-", color="#c2410c",
+                        capsize=3, label="a third of them")
+    axes[1, 1].set(title="the same advantages twice: cosine", xlabel="sigma of its scores", xlim=(0, None), ylim=(None, 1.02))
+    axes[1, 1].legend(frameon=False)
     reality.finish(figure, axes.flat, path)
 
 

@@ -401,12 +401,16 @@ def study(world, sample, chosen, sizes, batches, warm):
         real["trainer 1"] = columns(measure.trainer(chosen, cfg.solver_lr))
     result = {"before": measure.before, "exact": objective.exact, "cosine of g_dev with the exact gradient": cosine(g_dev, g_exact),
               "predicted": predicted, "real": real, "agreement": {step: agreements(predicted, changes) for step, changes in real.items()},
-              "method less raw": {step: {goal: lead(predicted[METHOD], predicted["cosine"], y) for goal, y in changes.items() if goal != "mass"}
-                                  for step, changes in real.items()}}
+              "method less raw": {step: leads(predicted, changes) for step, changes in real.items()}}
     if batches:
         real["share 1"] = steps(share, cfg.solver_lr, "shares")
         result["batches"] = add_up(measure, chosen, real, share, batches, cfg)
     return result
+
+
+def leads(predicted, changes):
+    """-> {objective: by how much the method's Spearman is above the raw cosine's}."""
+    return {goal: lead(predicted[METHOD], predicted["cosine"], y) for goal, y in changes.items() if goal != "mass"}
 
 
 def agreements(predicted, changes):
@@ -456,11 +460,12 @@ def pyplot():
     return plt
 
 
-def line_with_interval(ax, x, values, colour, label, style="-"):
+def line_with_interval(ax, x, values, colour, label, style="-", band=True):
     """values: [value, low, high] at each x."""
     value, low, high = zip(*values)
     ax.plot(x, value, style, color=colour, label=label, marker="o", markersize=3)
-    ax.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
+    if band:
+        ax.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
 
 
 def finish(figure, axes, path):
@@ -474,24 +479,22 @@ def finish(figure, axes, path):
 
 
 def draw_figure(report, path):
-    """The first run's first state: predicted against real. All its states: Spearman by size of step; batches and their questions."""
-    plt, states = pyplot(), report["runs"][0]["states"]
-    name, state = next(iter(states.items()))
-    goal, step = ("accuracy" if state["exact"] else "fresh"), "gamma 1" if "gamma 1" in state["real"] else next(iter(state["real"]))
-    unit, scale = ("accuracy, points", 100) if state["exact"] else ("dev loss", 1)
+    """Predicted against real in the first run's first state and in the second run's, or, of one run, by the raw cosine. Below, all states
+    of the first run: Spearman by size of step, and batches against their questions.
+    """
+    plt, runs = pyplot(), report["runs"]
+    states = runs[0]["states"]
+    state = next(iter(states.values()))
     figure, axes = plt.subplots(2, 2, figsize=(6.25, 5.4))
-    for ax, prediction in ((axes[0, 0], METHOD), (axes[0, 1], "cosine")):
-        gain = [scale * y for y in state["real"][step][goal]]
-        ax.plot(state["predicted"][prediction], gain, "o", markersize=3.5, alpha=0.8, color=COLOURS[prediction])
-        rho = state["agreement"][step][prediction][goal]["spearman"]
-        ax.set(title=f"{NAMES[prediction]}, {name}: Spearman {rho[0]:.2f}", xlabel="predicted", ylabel=f"real gain ({unit})")
-        ax.axhline(0, color="#94a3b8", linewidth=0.8)
-        ax.axvline(0, color="#94a3b8", linewidth=0.8)
+    draw_gains(axes[0, 0], runs[0], METHOD)
+    draw_gains(axes[0, 1], runs[min(1, len(runs) - 1)], METHOD if len(runs) > 1 else "cosine")
+    goal, unit, scale = goal_of(state)
     for label, one in states.items():
         sizes = sorted(float(key.split()[1]) for key in one["agreement"] if key.startswith("gamma"))
         for prediction in COLOURS:
             rows = [one["agreement"][f"gamma {size:g}"][prediction][goal]["spearman"] for size in sizes]
-            line_with_interval(axes[1, 0], sizes, rows, COLOURS[prediction], NAMES[prediction] if one is state else None, STYLES[label][0])
+            name = NAMES[prediction] if one is state else None
+            line_with_interval(axes[1, 0], sizes, rows, COLOURS[prediction], name, STYLES[label][0], band=prediction == METHOD)
     axes[1, 0].set(title="Spearman, " + ", ".join(f"{label}: {STYLES[label][1]}" for label in states),
                    xlabel="size of the step, times the learning rate", xscale="log", ylim=(None, 1.02))
     axes[1, 0].set_xticks(sizes, [f"{size:g}" for size in sizes])
@@ -499,6 +502,24 @@ def draw_figure(report, path):
     axes[1, 0].legend(frameon=False, fontsize=7)
     draw_batches(axes[1, 1], states, goal, unit, scale)
     finish(figure, axes.flat, path)
+
+
+def goal_of(state):
+    """-> the objective to show, its unit, and what to multiply it by."""
+    return ("accuracy", "accuracy, points", 100) if state["exact"] else ("fresh", "dev loss", 1)
+
+
+def draw_gains(ax, run, prediction):
+    """Each point a question of the run's first state: what was predicted, and what its step did."""
+    name, state = next(iter(run["states"].items()))
+    (goal, unit, scale), step = goal_of(state), "gamma 1" if "gamma 1" in state["real"] else next(iter(state["real"]))
+    gain = [scale * y for y in state["real"][step][goal]]
+    ax.plot(state["predicted"][prediction], gain, "o", markersize=3.5, alpha=0.8, color=COLOURS[prediction])
+    rho = state["agreement"][step][prediction][goal]["spearman"][0]
+    ax.set(title=f"{NAMES[prediction]}, {name}, after {state['iteration']}: Spearman {rho:.2f}", xlabel="predicted",
+           ylabel=f"real gain ({unit})")
+    ax.axhline(0, color="#94a3b8", linewidth=0.8)
+    ax.axvline(0, color="#94a3b8", linewidth=0.8)
 
 
 def draw_batches(ax, states, goal, unit, scale):
@@ -512,7 +533,7 @@ def draw_batches(ax, states, goal, unit, scale):
     if ends:
         ax.plot([min(ends), max(ends)], [min(ends), max(ends)], color="#94a3b8", linewidth=0.8)
         ax.legend(frameon=False)
-    ax.set(title="one step on a mini-batch", xlabel=f"sum of its questions' shares ({unit})", ylabel="real gain")
+    ax.set(title="one step on a mini-batch", xlabel="sum of its questions' gains", ylabel=f"real gain ({unit})")
 
 
 # ---------------------------------------------------------------- the command
@@ -595,8 +616,21 @@ def heading(script, argv):
 
 def write_json(path, report):
     with open(path, "w", encoding="utf-8") as f:
-        json.dump(report, f, indent=1)
+        json.dump(rounded(report), f)
         f.write("\n")
+
+
+def rounded(x):
+    """The same, numbers to six digits and nan as None, which JSON has no word for.
+
+    >>> rounded({"r": [0.12345678, float("nan")], "n": 3})
+    {'r': [0.123457, None], 'n': 3}
+    """
+    if isinstance(x, dict):
+        return {key: rounded(value) for key, value in x.items()}
+    if isinstance(x, list):
+        return [rounded(value) for value in x]
+    return (float(f"{x:.6g}") if math.isfinite(x) else None) if isinstance(x, float) else x
 
 
 def main(argv=None):

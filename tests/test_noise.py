@@ -7,6 +7,7 @@ import torch
 
 import noise
 import reality
+from data import InputError
 from dugrpo import center
 from fakes import make_groups
 from influence import dev_gradient
@@ -105,6 +106,11 @@ def test_a_document_that_is_flat_in_a_half_is_counted_and_left_out():
     s1[3] = 0.5
     out = noise.normalisations(s1, s2)
     assert out["documents"] == 8 and out["flat"] == 1 and len(out["sigma"]) == 7 == len(out["none"]["share"])
+
+
+def test_without_any_advantage_it_says_so():
+    with pytest.raises(InputError, match="all of the 8 documents are flat"):
+        noise.normalisations(torch.zeros(8, 4), torch.rand(8, 4))
 
 
 def test_repeated_is_a_cosine():
