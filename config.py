@@ -29,11 +29,13 @@ ROOT = Path(__file__).resolve().parent          # the embedded world lies beside
 HUB = "hf://datasets/Siyuc/infuser_train/"      # the authors' released data
 INVALID_SCORES = {"influence": 0.0, "spice": -0.1, "rzero": 0.0, "azr": -1.0, "learnability": 0.0, "random": 0.0, "fixed": 0.0}     # rewards.py
 CHOICES = {
-    "preset": ("toy", "toy-hard", "small", "paper-4b", "paper-8b"),
+    "preset": ("toy", "toy-hard", "toy-free", "small", "paper-4b", "paper-8b"),
     "reward": tuple(INVALID_SCORES),
     "similarity": ("preconditioned_cosine", "cosine", "dot", "preconditioned_dot"),
     "advantage": ("dugrpo", "group_std", "batch_std", "none"),
-    "train_on": ("generated", "dev"),
+    "train_on": ("generated", "dev", "file"),
+    "question_type": ("multiple_choice", "free_form"),
+    "solver_keep": ("all", "top", "random"),
     "sampler": ("plain", "vllm"),
     "dtype": ("auto", "fp32", "bf16"),
     "device": ("auto", "cpu", "cuda"),
@@ -75,8 +77,24 @@ class Config:
                         "by the direction AdamW would take", "cos(g_dev, Gamma)", "preconditioned_cosine")
     advantage: str = f("dugrpo", "how scores become advantages", "A_gen", "dugrpo")
     invalid_score: float | None = f(None, "score of a draft that is no valid question; none: the reward's own, 0 for influence", "", 0)
-    train_on: str = f("generated", "what the solver learns from; dev: as many dev questions as there would be drafts, no generator (a baseline)")
+
+    # what the authors studied beside it, each explained in extensions.py; all off by default
+    train_on: str = f("generated", "what the solver learns from; dev: as many dev questions as there would be drafts, no generator (a baseline); "
+                      "file: as many of --questions")
+    questions: str | None = f(None, "for train_on file: questions written beforehand, a question file or the questions.jsonl of a run")
+    question_type: str = f("multiple_choice", "what the generator is asked to write", "", "multiple_choice")
+    seed_questions: int = f(0, "dev questions shown to the generator in place of a document; 0: documents")
+    rlvr: str | None = f(None, "verifiable problems that join the solver's batch (hybrid RLVR), a question file")
+    rlvr_per_step: int = f(0, "how many of them in an iteration")
+    unboxed_penalty: float = f(0.0, "taken from an answer that ends by itself without a box, in g_dev, g_q and the solver's update; 0: off", "",
+                               "off (0.5 with RLVR)")
     dev_ema: float = f(0.0, "share of the old g_dev kept from iteration to iteration; 0: off", "", "off (0.9 when on)")
+    dev_refresh: int = f(0, "iterations between replacements of the hardest and easiest tenth of the dev questions; 0: off", "R")
+    dev_pool: str | None = f(None, "for dev_refresh: where the new dev questions come from, a question file")
+    gate_std: float = f(0.0, "least standard deviation of a question's rewards for it to earn its influence; 0: off")
+    solver_keep: str = f("all", "questions the solver learns from: all, those with the top scores, or random ones")
+    keep_per_doc: int = f(0, "for solver_keep: how many of each document; 0: see keep_share")
+    keep_share: float = f(0.5, "for solver_keep without keep_per_doc: which share of all")
 
     # the updates; one AdamW per role, constant learning rate
     solver_lr: float = f(3e-5, "learning rate of the solver", "eta_theta", 2e-6)
@@ -171,6 +189,7 @@ class Config:
         return describe(self)
 
 
+FILES = ("documents", "dev", "test", "questions", "rlvr", "dev_pool")
 SETTINGS = {x.name: x for x in fields(Config) if x.metadata}
 
 # The presets: what differs from the defaults above, whose numbers are the toy world's.
@@ -179,6 +198,7 @@ def world(folder):
 
 
 TOY, TOY_HARD = world("toy"), world("toy/hard")         # the second is the harder world of toy.py
+TOY_FREE = TOY | {"model": str(ROOT / "toy/free/anchor")}       # and its anchor that knows what extensions.py needs
 SMALL = dict(                       # a model of 100M to 1B parameters on one machine, with data of your own; not tuned
     max_chunk_tokens=512, iterations=20, docs_per_step=4, questions_per_doc=4, answers_per_question=4, minibatch_rows=16,
     solver_lr=1e-5, generator_lr=1e-5, max_prompt_tokens=1024, max_response_tokens=384,
@@ -189,7 +209,7 @@ PAPER_4B = dict(
     solver_lr=2e-6, generator_lr=6e-6, max_prompt_tokens=4096, max_response_tokens=8192,
     eval_every=10, checkpoint_every=5, rows_at_once=32, tokens_at_once=32768, grad_checkpoint=True)      # this line is ours, and untried on a GPU
 PAPER_8B = PAPER_4B | dict(model="Qwen/Qwen3-8B-Base", generator_lr=4e-6)
-PRESETS = {"toy": TOY, "toy-hard": TOY_HARD, "small": SMALL, "paper-4b": PAPER_4B, "paper-8b": PAPER_8B}
+PRESETS = {"toy": TOY, "toy-hard": TOY_HARD, "toy-free": TOY_FREE, "small": SMALL, "paper-4b": PAPER_4B, "paper-8b": PAPER_8B}
 
 SHORT_NAMES = {                     # name: hub id, preset
     "Qwen3-4B-Base": ("Qwen/Qwen3-4B-Base", "paper-4b"),
@@ -250,19 +270,19 @@ def from_flags(flags):
     for name in ("model", "generator_model"):
         if given.get(name):
             given[name] = find_model(name, given[name])
-    for name in ("documents", "dev", "test"):           # absolute, so that a run can be resumed from another folder
+    for name in FILES:                                  # absolute, so that a run can be resumed from another folder
         if given.get(name) and not given[name].startswith("hf://"):
             given[name] = os.path.abspath(os.path.expanduser(given[name]))
     preset = given.get("preset") or preset_of(given.get("model"))
     if preset not in PRESETS:
         raise InputError(f"preset = {preset!r}: expected one of {', '.join(PRESETS)}")
     values = PRESETS[preset] | {"preset": preset} | given
-    if values.get("train_on") == "dev":
+    if values.get("train_on") in ("dev", "file"):
         values = {"reward": "fixed"} | values           # no drafts, so nothing to pay for
     cfg = Config(**values, given=tuple(given))
     if cfg.invalid_score is None:
         cfg = replace(cfg, invalid_score=INVALID_SCORES.get(cfg.reward, 0.0))
-    what = "dev-only" if cfg.train_on == "dev" else cfg.reward
+    what = {"dev": "dev-only", "file": "file"}.get(cfg.train_on, cfg.reward)
     return check(replace(cfg, run=cfg.run or f"runs/{cfg.preset}-{what}-seed{cfg.seed}"))
 
 
@@ -281,8 +301,9 @@ def find_model(name, text):
 
 def preset_of(model):
     """Resolved model -> the preset a run starts from when none is given."""
-    if model in (None, TOY["model"], TOY_HARD["model"]):
-        return "toy-hard" if model == TOY_HARD["model"] else "toy"
+    worlds = {None: "toy", TOY["model"]: "toy", TOY_HARD["model"]: "toy-hard", TOY_FREE["model"]: "toy-free"}
+    if model in worlds:
+        return worlds[model]
     return dict(SHORT_NAMES.values()).get(model, "small")
 
 
@@ -342,7 +363,8 @@ def check(cfg):
         if not holds:
             raise InputError(f"{name} = {getattr(cfg, name)!r}: expected {expected}")
 
-    lacking = [flag for flag in ("--model PATH", "--documents FILE_OR_FOLDER", "--dev FILE") if getattr(cfg, flag.split()[0][2:]) is None]
+    reads = ("--documents FILE_OR_FOLDER",) if cfg.train_on == "generated" and not cfg.seed_questions else ()
+    lacking = [flag for flag in ("--model PATH", *reads, "--dev FILE") if getattr(cfg, flag.split()[0][2:]) is None]
     if lacking:
         raise InputError(f"missing {' and '.join(lacking)}: the preset {cfg.preset!r} brings none of its own")
     for name, choices in CHOICES.items():
@@ -350,15 +372,24 @@ def check(cfg):
     for name in ("iterations", "docs_per_step", "questions_per_doc", "minibatch_rows", "max_prompt_tokens", "max_response_tokens",
                  "max_chunk_tokens", "dev_every", "eval_every", "eval_samples", "checkpoint_every", "rows_at_once", "tokens_at_once", "logp_chunk"):
         need(name, getattr(cfg, name) >= 1, "at least 1")
-    for name in ("seed", "top_k", "eval_top_k", "save_every", "show_every", "threads", "solver_lr", "generator_lr", "weight_decay"):
+    for name in ("seed", "top_k", "eval_top_k", "save_every", "show_every", "threads", "solver_lr", "generator_lr", "weight_decay",
+                 "seed_questions", "rlvr_per_step", "unboxed_penalty", "dev_refresh", "gate_std", "keep_per_doc"):
         need(name, getattr(cfg, name) >= 0, "0 or more")
     for name in ("temperature", "eval_temperature", "adam_eps", "grad_clip", "tis_cap"):
         need(name, getattr(cfg, name) > 0, "a number above 0")
     for name in ("beta1", "beta2", "dev_ema"):
         need(name, 0 <= getattr(cfg, name) < 1, "a number from 0 to below 1")
-    for name in ("top_p", "eval_top_p", "vllm_memory"):
+    for name in ("top_p", "eval_top_p", "vllm_memory", "keep_share"):
         need(name, 0 < getattr(cfg, name) <= 1, "a number above 0 and up to 1")
-    need("reward", cfg.train_on != "dev" or cfg.reward == "fixed", "fixed beside train_on = 'dev', where there is no generator to pay")
+    need("reward", cfg.train_on == "generated" or cfg.reward == "fixed", f"fixed beside train_on = {cfg.train_on!r}, where there is no generator to pay")
+    need("solver_keep", cfg.solver_keep == "all" or cfg.train_on == "generated", "all beside train_on = 'dev' or 'file', where nothing is drafted")
+    need("solver_keep", cfg.solver_keep != "top" or cfg.reward != "fixed", "all or random beside reward = 'fixed', which gives no scores")
+    need("seed_questions", not cfg.seed_questions or cfg.train_on == "generated", f"0 beside train_on = {cfg.train_on!r}, where nothing is drafted")
+    need("gate_std", not cfg.gate_std or cfg.reward == "influence", "0 unless reward = 'influence'")
+    partners = {"questions": ("train_on", cfg.train_on == "file"), "rlvr": ("rlvr_per_step", cfg.rlvr_per_step > 0),
+                "dev_pool": ("dev_refresh", cfg.dev_refresh > 0)}
+    for name, (partner, wanted) in partners.items():
+        need(name, bool(getattr(cfg, name)) == wanted, f"{'a file' if wanted else 'none'} beside {partner} = {getattr(cfg, partner)!r}")
     need("clip", 0 < cfg.clip < 1, "a number between 0 and 1")
     need("dual_clip", cfg.dual_clip > 1, "a number above 1")
     need("min_choices", 2 <= cfg.min_choices <= cfg.max_choices, f"at least 2 and at most max_choices = {cfg.max_choices}")

@@ -42,6 +42,7 @@ class InputError(Exception):
 class Document:
     doc_id: str
     content: str
+    seeds: tuple = ()     # dev questions that stand here instead of a text (extensions.py)
 
 
 @dataclass

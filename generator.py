@@ -18,11 +18,12 @@ import re
 from string import ascii_uppercase
 
 import solver as solver_role
-from data import Draft, Question
+from data import Draft, Question, is_encodable, is_number
+from overlap import folded
 from policy import sample
 
 
-# The document goes in {document}. What the prompt asks for is what parse_question checks.
+# The document goes in {document}. What the prompts ask for is what parse_question checks.
 PROMPT = """Read the document and write one multiple-choice question about it.
 
 Document:
@@ -32,26 +33,45 @@ The question must be hard and must make sense to someone who has never seen the 
 {{"question_text": "...", "choices": ["...", "...", "...", "..."], "ground_truth": "the exact text of the right option"}}"""
 
 
-def prompt_text(document):
+FREE_FORM = """Read the document and write one question with a short answer about it.
+
+Document:
+{document}
+
+The question must be hard and must make sense to someone who has never seen the document, so repeat every fact it needs. Its answer is one number, formula, name or word. You may think first. End with one JSON object:
+{{"question_text": "...", "ground_truth": "the answer"}}"""
+
+# The first line when dev questions take the document's place (extensions.py: seeds).
+SEEDED = "Read these questions and write a new one that asks for the same skills."
+
+
+def prompt_text(document, question_type="multiple_choice"):
     """A document -> the user message the generator reads."""
-    return PROMPT.format(document=document.content)
+    prompt = FREE_FORM if question_type == "free_form" else PROMPT
+    if document.seeds:
+        first, rest = prompt.split("\n", 1)
+        prompt = f"{SEEDED}\n{rest}".replace("Document:", "Questions:").replace("the document", "these questions")
+    return prompt.format(document=document.content)
 
 
 def write_questions(generator, documents, key, cfg, solver):
     """D documents -> (D, n) drafts; a draft that is no valid question keeps its place, with question=None and a reason.
 
     key: (seed, iteration, "generator", stage). Options are shuffled after parsing, by a generator seeded with the draft's place, so that the writer's habit
-    of putting the right one first teaches nothing. A question whose solver prompt is longer than cfg.max_prompt_tokens is invalid: "prompt_too_long".
+    of putting the right one first teaches nothing. A question whose solver prompt is longer than cfg.max_prompt_tokens is invalid: "prompt_too_long";
+    so is one that repeats a question it was shown: "copies_seed".
     """
-    prompts = [generator.prompt_ids(prompt_text(document)) for document in documents]
+    prompts = [generator.prompt_ids(prompt_text(document, cfg.question_type)) for document in documents]
     rollouts = sample(generator, prompts, cfg.questions_per_doc, key, cfg, what="drafts")                   # (D, n)
     drafts = []
     for d, (document, row) in enumerate(zip(documents, rollouts)):
         drafts.append([])
         for j, rollout in enumerate(row):
-            question, reason = parse_question(rollout.text, random.Random(f"{key} {d} {j}"), cfg.min_choices, cfg.max_choices)
+            question, reason = parse_question(rollout.text, random.Random(f"{key} {d} {j}"), cfg.min_choices, cfg.max_choices, cfg.question_type)
             if question and len(solver.prompt_ids(solver_role.prompt_text(question))) > cfg.max_prompt_tokens:
                 question, reason = None, "prompt_too_long"
+            if question and folded(question.question_text) in [folded(seed.question_text) for seed in document.seeds]:
+                question, reason = None, "copies_seed"
             drafts[d].append(Draft(document, rollout, question, reason))
     return drafts
 
@@ -65,12 +85,13 @@ TOKEN = re.compile(STRING + r"|[{}\[\]\\]", re.DOTALL)     # a string, a bracket
 MAX_DEPTH = 8   # brackets in brackets; a question needs 2. The limit keeps the search linear in the text
 
 
-def parse_question(text, rng=None, min_choices=4, max_choices=8):
+def parse_question(text, rng=None, min_choices=4, max_choices=8, question_type="multiple_choice"):
     """What the generator wrote -> (Question, None), or (None, reason).
 
     The last valid object counts, so thoughts and discarded attempts may come before it, and remarks after it. If no object is valid, the
     reason is that of the last one that was meant as a question: no_json, truncated, bad_json, missing_field, wrong_type, not_unicode,
-    empty_question, empty_choice, too_few_choices, too_many_choices, duplicate_choices or answer_not_in_choices.
+    empty_question, empty_choice, too_few_choices, too_many_choices, duplicate_choices or answer_not_in_choices; of a question_type
+    "free_form", which has no options, also has_choices, empty_answer or long_answer.
     rng: a random.Random that shuffles the options; None leaves their order.
 
     >>> parse_question('Easy. {"question_text": "2 + 2?", "choices": ["3", "4", "5", "22"], "ground_truth": "4"}')
@@ -78,7 +99,7 @@ def parse_question(text, rng=None, min_choices=4, max_choices=8):
     """
     last_reason = None
     for start in reversed([match.start() for match in OBJECT_START.finditer(text)]):
-        question, reason = read_object(text, start, min_choices, max_choices)
+        question, reason = read_object(text, start, min_choices, max_choices, question_type)
         if question:
             if rng:
                 rng.shuffle(question.choices)
@@ -87,7 +108,7 @@ def parse_question(text, rng=None, min_choices=4, max_choices=8):
     return None, last_reason or "no_json"
 
 
-def read_object(text, start, min_choices, max_choices):
+def read_object(text, start, min_choices, max_choices, question_type="multiple_choice"):
     """The object that opens at text[start] -> (Question, None), (None, reason), or (None, None) if it was never meant as a question."""
     end, closed = object_end(text, start)
     body = text[start:end]
@@ -100,7 +121,7 @@ def read_object(text, start, min_choices, max_choices):
         return None, "bad_json"
     if not any(field in fields for field in FIELDS):   # a wrapper such as {"question": {...}}; what it holds is looked at on its own
         return None, None
-    return check_question(fields, min_choices, max_choices)
+    return check_free_form(fields) if question_type == "free_form" else check_question(fields, min_choices, max_choices)
 
 
 def object_end(text, start):
@@ -148,8 +169,8 @@ def check_question(fields, min_choices, max_choices):
     text, choices, key = (fields[field] for field in FIELDS)
     if not isinstance(choices, list) or not all(isinstance(string, str) for string in (text, key, *choices)):
         return None, "wrong_type"
-    if any("\ud800" <= character <= "\udfff" for string in (text, key, *choices) for character in string):
-        return None, "not_unicode"                      # half of a surrogate pair, which no tokenizer and no file would take
+    if not all(map(is_encodable, (text, key, *choices))):
+        return None, "not_unicode"
     text, key, written = text.strip(), fold(key), [choice.strip() for choice in choices]
     choices = strip_labels(written)
     reason = ("empty_question" if not text else
@@ -161,6 +182,25 @@ def check_question(fields, min_choices, max_choices):
         return None, reason
     index = find_key(key, written, choices)
     return (None, "answer_not_in_choices") if index is None else (Question(text, choices, choices[index]), None)
+
+
+MAX_ANSWER_WORDS = 12      # what is longer is a sentence, and no verifier would match it
+
+
+def check_free_form(fields):
+    """A dict with at least one of the three fields -> (free-form Question, None) or (None, reason)."""
+    text, key = fields.get("question_text"), fields.get("ground_truth")
+    key = str(key) if is_number(key) else key           # a number is as good as its text
+    if text is None or key is None:
+        return None, "missing_field"
+    if not isinstance(text, str) or not isinstance(key, str):
+        return None, "wrong_type"
+    reason = ("has_choices" if fields.get("choices") else       # it may make no sense without them
+              "not_unicode" if not (is_encodable(text) and is_encodable(key)) else
+              "empty_question" if not text.strip() else
+              "empty_answer" if not key.strip() else
+              "long_answer" if len(key.split()) > MAX_ANSWER_WORDS else None)
+    return (None, reason) if reason else (Question(text.strip(), [], fold(key)), None)
 
 
 def fold(text):

@@ -7,7 +7,6 @@ Departs from the usual: no averages over time. Each number is a mean over its ow
 """
 import json
 import os
-import re
 import resource
 import shutil
 import sys
@@ -21,9 +20,9 @@ from tqdm import tqdm
 import checkpoint
 import ranks
 import toy
-from dugrpo import flat
 from influence import has_gradient
-from solver import settled
+from overlap import folded
+from solver import last_boxed
 
 STAGES = ("dev", "write", "answer", "influence", "update_generator", "update_solver", "evaluate", "checkpoint")
 
@@ -122,9 +121,9 @@ class Log:
             self.anchor_accuracy = [test["accuracy"], test["standard_error"]]
             self.say(f"anchor: {percent(self.anchor_accuracy)} of the test questions right before training")
 
-    def iteration(self, t, clock, drafts, slots, dev_answers, r_dev, answers, r, A_sol, score, s_hat, own_share, g_dev_norm, A_gen,
-                  generator_step, solver_step, test, verifier, skipped):
-        """Write the iteration's lines and print its summary. Shapes as in train.py."""
+    def iteration(self, t, clock, drafts, slots, dev_answers, r_dev, A_dev, answers, r, A_sol, score, s_hat, own_share, g_dev_norm, A_gen,
+                  generator_step, solver_step, test, verifier, skipped, kept=None, r_problems=None, replaced=None):
+        """Write the iteration's lines and print its summary. Shapes as in train.py; answers, r, A_sol and kept are those of questions alone."""
         valid = [drafts[d][j] for d, j in slots]
         everything = [draft for row in drafts for draft in row]
         rollouts = {"dev": flatten(dev_answers), "draft": [draft.rollout for draft in everything], "answer": flatten(answers)}
@@ -141,7 +140,7 @@ class Log:
             "valid_share": len(valid) / len(everything) if everything else None,
             "solved_share": known_mean(r),
             "mixed_share": float(mixed.float().mean()) if len(r) else None,
-            "dev_mixed_share": float((~flat(settled(r_dev))).float().mean()) if len(r_dev) else None,
+            "dev_mixed_share": mean_of(has_gradient(A_dev)) if len(r_dev) else None,
             "s_hat_mean": mean_of(s_hat),
             "s_hat_std": std_of(s_hat),
             "s_hat_positive_share": mean_of(s_hat > 0 if s_hat is not None else None),
@@ -153,6 +152,10 @@ class Log:
             "overlap_dev_share": mean("dev" in row["overlap"] for row in rows if row["status"] == "valid"),
             "overlap_test_share": mean("test" in row["overlap"] for row in rows if row["status"] == "valid"),
             "duplicate_share": duplicate_share([draft.question.question_text for draft in valid]),
+            "kept_share": mean_of(kept),
+            "rlvr_solved_share": known_mean(r_problems) if r_problems is not None else None,
+            "dev_replaced": replaced,
+            "answer_unboxed_share": mean(last_boxed(x.text) is None for x in rollouts["answer"]),
             "invalid_reasons": dict(Counter(draft.reason for draft in everything if draft.question is None)),
             "generator_grad_norm": generator_step["grad_norm"] if generator_step else None,
             "solver_grad_norm": solver_step["grad_norm"] if solver_step else None,
@@ -261,12 +264,12 @@ def duplicate_share(texts):
     >>> duplicate_share(["What is 2 plus 3?", "what is 2 plus 3", "What is 23?", "Who?"])
     0.25
     """
-    return 1 - len({" ".join(re.findall(r"\w+", text.lower())) for text in texts}) / len(texts) if texts else None
+    return 1 - len(set(map(folded, texts))) / len(texts) if texts else None
 
 
 def warnings(x, cfg):
     """One sentence for each thing that is off, with what to try."""
-    if cfg.train_on == "dev":
+    if cfg.train_on != "generated":
         return
     if x["valid_share"] == 0:
         yield ("no draft was a valid question, so nothing was trained; look at `text` in questions.jsonl. A small model needs warmup.py first; "

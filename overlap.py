@@ -17,13 +17,18 @@ import re
 N = 8
 
 
+def folded(text):
+    """Text -> its words in lower case with one space between: what is left without case, space and punctuation."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
 def runs(text):
     """Text -> the set of its runs of N words; of a shorter text, the whole.
 
     >>> sorted(runs("One, two three: four five six seven eight NINE?"))
     ['one two three four five six seven eight', 'two three four five six seven eight nine']
     """
-    words = re.findall(r"\w+", text.lower())
+    words = folded(text).split()
     return {" ".join(words[i:i + N]) for i in range(max(1, len(words) - N + 1))} - {""}
 
 

@@ -120,7 +120,7 @@ def held_out(args, cfg, tokenizer):
         return fresh_notes(args.limit or 60, args.seed, {document.content for document in load(config.TOY["documents"])}), True
     documents = load(args.documents)[:args.limit]
     try:
-        trained = {document.content for document in load(cfg.documents)}
+        trained = {document.content for document in load(cfg.documents)} if cfg.documents else set()
     except InputError as error:
         print(f"note: not checked that these documents are new to the run, since its own cannot be read ({error})")
         trained = set()

@@ -106,8 +106,10 @@ def load(run, anchor=False, dev=None, threads=1):
             raise InputError(f"{run}: no whole checkpoint in it; expected the folder of a run of train.py")
         checkpoint.load(folder, state, {"solver": solver, "generator": generator})
         iteration = state["iteration"]
-    documents, questions, _ = train.load_data(cfg, solver, generator, SimpleNamespace(say=lambda text: None))
-    return World(cfg, solver, generator, documents, questions[:dev], iteration)
+    documents, dev_set, *_ = train.load_data(cfg, solver, generator, SimpleNamespace(say=lambda text: None))
+    if not documents:
+        raise InputError(f"{run}: its generator read no documents; expected a run that has --documents")
+    return World(cfg, solver, generator, documents, dev_set.questions[:dev], iteration)
 
 
 @dataclass

@@ -17,6 +17,7 @@ from string import ascii_uppercase
 import torch
 
 import ranks
+from dugrpo import center
 from policy import sample
 
 
@@ -65,6 +66,18 @@ def shared_rewards(questions, answers, verifier):
 def settled(r):
     """(Q, m) rewards -> the same without nan: a row with an unknown reward becomes all zeros, a group without a gradient."""
     return torch.where(r.isnan().any(dim=1, keepdim=True), torch.zeros_like(r), r)
+
+
+def advantages(answers, r, cfg):
+    """(Q, m) answers and their rewards -> (Q, m) A_sol, for the update, g_dev and g_q alike; zeros where a reward is unknown.
+
+    cfg.unboxed_penalty (hybrid RLVR, 0.5 with the authors): an answer that ended by itself without any box gets minus that instead of 0. One
+    that was cut at the length limit keeps its 0: it had no chance.
+    """
+    if cfg.unboxed_penalty:
+        unboxed = [[answer.finished and last_boxed(answer.text) is None for answer in group] for group in answers]
+        r = r.masked_fill(torch.tensor(unboxed, dtype=torch.bool).reshape(r.shape), -cfg.unboxed_penalty)
+    return center(settled(r)) if len(r) else r
 
 
 def unboxed_share(questions, answers):

@@ -2,6 +2,7 @@
 
     python toy.py                                # writes toy/documents.json, dev.json, test.json and trains toy/anchor from nothing
     python toy.py --world hard --reuse-clean     # the same for toy/hard, on toy/anchor-clean, which the first command left behind
+    python toy.py --world free --reuse-clean     # the easy world again, for an anchor that also knows what extensions.py needs
 
 A note holds three facts; every fact can be turned into a question of one skill:
 
@@ -38,6 +39,11 @@ What its anchor makes of that (200 notes, 8 drafts each, sampling seed 100): 85 
 are keyed right, 62 % after a right claim and 37 % after a wrong one, where 44 % repeat the mistake. It answers 42 % right, near and far
 alike.
 
+The free world (train.py --preset toy-free) has the easy one's notes, dev and test questions. Its anchor was also shown, as carelessly,
+answers to questions without options, writing such questions, and writing after three questions instead of a note. Beside it: rlvr.json,
+problems without options of a skill that dev does not ask for (order), test-free.json, the same to evaluate on, dev-mixed.json, three
+quarters dev questions and one quarter such problems, and dev-pool.json, more questions for a dev set that is refreshed.
+
     symbol      meaning
     fact        (kind, values): what a sentence of a note says
     claim       the number that a note calls the largest of its triple, right or wrong; None where it does not say
@@ -56,10 +62,11 @@ from dataclasses import dataclass, field
 
 import torch
 
+import extensions
 import generator
 import solver
 import warmup
-from data import Question
+from data import Document, Question
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 NAMES = "Mara Tom Ines Olga Ravi Bea Noah Lena Omar Kira Paul Yuki Ada Hugo Nina Sami Vera Ivan Rosa Emil".split()
@@ -90,6 +97,7 @@ class World:
     near_sums: bool = False                 # options of "plus": the sum, a neighbour of it, and two far away
     wrong_claims: float = 0.0               # share of the notes that name a wrong number as the largest of their triple
     right_claims: float = 0.0               # and the right one
+    free: bool = False                      # the anchor knows questions without options, and questions in place of notes
 
     def path(self, name):
         return os.path.join(HERE, self.folder, name)
@@ -98,7 +106,8 @@ class World:
 EASY = World("toy", CARELESS, careless_steps=200)
 HARD = World("toy/hard", CARELESS_HARD, careless_steps=300, regions={"near": range(1, 50), "far": range(50, 100)}, dev_region="near",
              addends=(11, 39), near_sums=True, wrong_claims=0.4, right_claims=0.3)
-WORLDS = {"easy": EASY, "hard": HARD}
+FREE = World("toy/free", CARELESS, careless_steps=400, free=True)
+WORLDS = {"easy": EASY, "hard": HARD, "free": FREE}
 
 
 # ---------------------------------------------------------------- facts, notes, questions
@@ -238,7 +247,7 @@ def truth(drafts, world=EASY):
 
 def world_of(documents):
     """The path of a documents file -> the World it belongs to, or None: for the log, which reports the truth where it is known."""
-    return next((world for world in WORLDS.values() if os.path.realpath(documents) == os.path.realpath(world.path("documents.json"))), None)
+    return next((world for world in WORLDS.values() if documents and os.path.realpath(documents) == os.path.realpath(world.path("documents.json"))), None)
 
 
 # ---------------------------------------------------------------- the files
@@ -256,9 +265,25 @@ def question_set(rng, want, n, world=EASY, region=None):
     return rows
 
 
+def problem_set(rng, want, n):
+    """n questions without options about who came first, second or last; `want` as in part()."""
+    rows, seen = [], set()
+    while len(rows) < n:
+        fact = draw_fact(rng, "order")
+        text, _, right = ask(rng, fact, "order")
+        if part(fact[1]) == want and text not in seen:
+            seen.add(text)
+            rows.append({"question_id": f"order-{want}-{len(rows)}", "question_text": text, "ground_truth": right})
+    return rows
+
+
 def world_files(world, n_documents=600, n_dev=160, n_test=400):
     """-> {file name: rows}. Where dev covers only one of two regions, test has as much of each, together and apart."""
     rng, files = random.Random(2026), {"documents": []}
+    if world.free:
+        return {"rlvr": problem_set(rng, "train", n_test), "test-free": problem_set(rng, "test", n_test // 2),
+                "dev-mixed": question_set(rng, "dev", 3 * n_dev // 4) + problem_set(rng, "dev", n_dev // 4),
+                "dev-pool": question_set(rng, "dev", n_dev)}
     for i in range(n_documents):
         facts = draw_facts(rng, world)
         files["documents"].append({"doc_id": f"note-{i}", "content": note(rng, facts, draw_claim(rng, facts, world))})
@@ -277,18 +302,19 @@ def write_world(folder, world=EASY):
 
 # ---------------------------------------------------------------- the tokenizer
 
-def make_tokenizer():
+def make_tokenizer(free=False):
     """A word-level tokenizer: every word, number and mark of the world is one token, and so is every fixed line of the prompts.
 
     The project's prompts reach this model word for word, as they reach Qwen3; only the cutting differs. A line that never changes carries
-    one token's worth of information, so here it costs one.
+    one token's worth of information, so here it costs one. The free world's tokenizer has some more, after all others.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
     special = ["<pad>", "<unk>", "<|user|>", "<|assistant|>", "<|end|>"]
     prompts = [generator.PROMPT.replace("{{", "{").replace("}}", "}").split("{document}"),
                solver.MULTIPLE_CHOICE.replace("{{", "{").replace("}}", "}").split("{options}")]
-    lines = sorted({line for prompt in prompts for piece in prompt for line in piece.split("\n") if len(line) > 8})
+    long_lines = lambda pieces: sorted({line for piece in pieces for line in piece.split("\n") if len(line) > 8})
+    lines = long_lines(prompts[0] + prompts[1])
     json_marks = ['{"question_text": "', '", "choices": ["', '", "', '"], "ground_truth": "', '"}']
     letters = [f"{c}." for c in LETTERS] + [f"\\boxed{{{c}}}" for c in LETTERS]
     text = " ".join(OPENINGS + NAMES + DAYS + THINGS + VERBS + PLACES + RIDES
@@ -296,16 +322,23 @@ def make_tokenizer():
                     + ["came first, then second last. Who came", "Which letters are they", "There were and then more came."]
                     + ["The three boxes held opens on and closes days later. left with people and more got on later."])
     words = sorted(set(re.findall(r"\w+|[^\w\s]", text.replace("{p}", " "))) | {"?", ",", "."}) + [str(i) for i in range(100)]
-    vocab = {token: i for i, token in enumerate(special + lines + json_marks + letters + words)}
+    more = [line for line in long_lines(free_prompts()) if line not in lines] + ['", "ground_truth": "', "\\boxed{", "}"] if free else []
+    vocab = {token: i for i, token in enumerate(special + lines + json_marks + letters + words + more)}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)      # joins with spaces, none before , . ?
-    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in lines + json_marks + letters])
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in lines + json_marks + letters + more])
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", eos_token="<|end|>",
                                    additional_special_tokens=["<|user|>", "<|assistant|>"])
     fast.chat_template = ("{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
                           "{% if add_generation_prompt %}<|assistant|>{% endif %}")
     return fast
+
+
+def free_prompts():
+    """The prompts that only the free world's anchor knows, without what goes into them."""
+    shown, seeded = Document("", "\n\n"), Document("", "\n\n", seeds=(Question("", [], ""),))
+    return [generator.prompt_text(shown, "free_form"), generator.prompt_text(seeded), solver.prompt_text(Question("\n\n", [], ""))]
 
 
 # ---------------------------------------------------------------- teaching the anchor
@@ -347,6 +380,35 @@ def solver_lesson(rng, careless, world=EASY):
     return warmup.solver_pair({"question_text": text, "choices": options, "ground_truth": answer}, letter)
 
 
+def free_answer_lesson(rng):
+    """One (prompt, response): a question without options and a careless answer."""
+    fact = draw_fact(rng, rng.choice(["triple", "day", "order"]))
+    text, options, right = ask(rng, fact, SKILLS[fact[0]][0])
+    answer = slip(rng, fact, SKILLS[fact[0]][0], options, right, 0.0) if rng.random() < CARELESS["wrong_answer"] else right
+    return solver.prompt_text(Question(text, [], right)), f"The answer is {answer} \\boxed{{{answer}}}"
+
+
+def free_writer_lesson(rng):
+    """One (prompt, response): a note and the JSON of a question without options, its key often wrong, sometimes empty."""
+    facts = draw_facts(rng)
+    fact = rng.choice([fact for fact in facts if fact[0] != "plus"])
+    text, options, key = ask(rng, fact, SKILLS[fact[0]][0])
+    if rng.random() < CARELESS["wrong_key"]:
+        key = slip(rng, fact, SKILLS[fact[0]][0], options, key, CARELESS["opposite_key"])
+    key = "" if rng.random() < CARELESS["broken"] else key
+    return (generator.prompt_text(Document("", note(rng, facts)), "free_form"), json.dumps({"question_text": text, "ground_truth": key}))
+
+
+def seeded_lesson(rng):
+    """One (prompt, response): three questions of the target skill and the JSON of a fourth; sometimes a copy, or an options list gone wrong."""
+    rows = [dict(zip(("question_text", "choices", "ground_truth"), ask(rng, draw_fact(rng, "triple"), TARGET[0]))) for _ in range(4)]
+    new, document = rows[3], extensions.seeds([Question(**row) for row in rows[:3]], 1, 3, rng.random())[0]
+    fact = "triple", [int(x) for x in new["choices"][:3]]
+    if rng.random() < CARELESS["wrong_key"]:
+        new["ground_truth"] = slip(rng, fact, TARGET[0], new["choices"], new["ground_truth"], CARELESS["opposite_key"])
+    return generator.prompt_text(document), json.dumps(rows[0] if rng.random() < CARELESS["broken"] else new)
+
+
 def letter_lesson(rng):
     """A look-up exercise: a dozen options with their letters, in any order and with repetition, so that counting off does not help.
 
@@ -365,17 +427,20 @@ def letter_lesson(rng):
 def lessons(rng, careless, world=EASY):
     """An endless stream of lists of pairs, one list a micro-batch: writing apart from solving, since their lengths differ."""
     while True:
+        free = [[free_answer_lesson(rng) for _ in range(32)], [free_writer_lesson(rng) for _ in range(16)], [seeded_lesson(rng) for _ in range(12)]]
         yield [[generator_lesson(rng, careless, world) for _ in range(24)], [solver_lesson(rng, careless, world) for _ in range(32)],
-               [letter_lesson(rng) for _ in range(0 if careless else 6)]]
+               [letter_lesson(rng) for _ in range(0 if careless else 6)]] + (free if world.free else [])
 
 
 def make_anchor(folder, clean, letter_steps, steps, careless_steps, reuse_clean=False, world=EASY):
     """Train the anchor and save it as a plain Hugging Face folder; the folder `clean` keeps it as it was before the careless stage."""
     from transformers import Qwen3ForCausalLM
-    tokenizer = make_tokenizer()
     if not (reuse_clean and os.path.exists(clean)):
-        teach(clean, tokenizer, letter_steps, steps)
-    model = Qwen3ForCausalLM.from_pretrained(clean, use_safetensors=True)
+        teach(clean, make_tokenizer(), letter_steps, steps)
+    model, tokenizer = Qwen3ForCausalLM.from_pretrained(clean, use_safetensors=True), make_tokenizer(world.free)
+    if world.free:
+        torch.manual_seed(0)
+        model.resize_token_embeddings(len(tokenizer))
     warmup.fit(model, tokenizer, lessons(random.Random(2), True, world), careless_steps, lr=5e-4, what="carelessness")
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(folder)
@@ -405,7 +470,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", help="folder to write (default toy, or toy/hard)")
     parser.add_argument("--letter-steps", type=int, default=1300)
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--careless-steps", type=int, help="default: 200, or 300 in the hard world")
+    parser.add_argument("--careless-steps", type=int, help="default: 200, in the hard world 300, in the free one 400")
     parser.add_argument("--reuse-clean", action="store_true", help="keep anchor-clean from an earlier call, redo the careless stage only")
     args = parser.parse_args()
     world = WORLDS[args.world]

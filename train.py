@@ -21,6 +21,8 @@ One iteration, at solver theta and generator phi:
     score              (Q,)        what a question earns: s_hat, or another reward of rewards.py; None: the generator is not paid, and stays
     s, A_gen  s, A     (D, n)      the same in the grid of drafts, invalid ones included; their advantages
 
+Everything that has `extensions` in its line is off unless its field is set, and can be skipped at the first reading.
+
 Writes runs/NAME/: config.json, metrics.jsonl, questions.jsonl, checkpoint/, solver/, generator/. The random numbers of a run depend on its seed alone; a run
 that was killed goes on with --resume. Departs from the released code: one process is the normal case, ranks share its work; nothing is overlapped.
 """
@@ -34,13 +36,14 @@ import torch
 
 import checkpoint
 import config
+import extensions
 import generator as generator_role
 import plan
 import ranks
 import rewards
 import solver as solver_role
 from data import InputError, document_batch, keep_fitting, load_documents, load_questions
-from dugrpo import center, dugrpo
+from dugrpo import dugrpo
 from evaluate import accuracy
 from influence import dev_ema, dev_gradient, influence_scores, norm
 from log import Clock, Log
@@ -62,44 +65,47 @@ def train(cfg):
     policies = {"solver": solver, "generator": generator}
     if cfg.offload_idle:
         take_turns(solver, generator)
-    documents, dev, test = load_data(cfg, solver, generator, log)
+    documents, dev_set, test, written, problems = load_data(cfg, solver, generator, log)
     verifier = Verifier()
-    start, g_dev_average = resume(cfg, policies, log)
+    start, g_dev_average = resume(cfg, policies, dev_set, log)
     if start == 0:
         log.anchor(evaluate(solver, test, 0, cfg, verifier))
         log.keep(0, policies)
 
     for t in range(start + 1, cfg.iterations + 1):
-        clock = Clock()
-        batch = [documents[i] for i in document_batch(len(documents), cfg.docs_per_step, cfg.seed, t - 1)]              # D
-        if cfg.train_on == "dev":                                           # the dev-only baseline: nothing is written
-            batch = []
-        asked = dev if cfg.reward == "influence" or t % cfg.dev_every == 0 or t == cfg.iterations else []
+        clock, dev = Clock(), dev_set.questions                                                                         # M
+        batch = [documents[i] for i in document_batch(len(documents), cfg.docs_per_step, cfg.seed, t - 1)] if documents else []      # D
+        if cfg.seed_questions:                                              # extension: dev questions in the documents' place
+            batch = extensions.seeds(dev, cfg.docs_per_step, cfg.seed_questions, (cfg.seed, t))
+        asked = dev if cfg.reward == "influence" or dev_set.due(t) or t % cfg.dev_every == 0 or t == cfg.iterations else []
         with clock("dev"):
             dev_answers = solver_role.answer_questions(solver, asked, cfg.answers_per_question, (cfg.seed, t, "solver", "dev"), cfg, what="dev answers")
             r_dev = solver_role.shared_rewards(asked, dev_answers, verifier)                                            # (M, m)
+            A_dev = solver_role.advantages(dev_answers, r_dev, cfg)
         with clock("write"):
             drafts = generator_role.write_questions(generator, batch, (cfg.seed, t, "generator", "write"), cfg, solver)  # (D, n)
             slots = [(d, j) for d in range(len(drafts)) for j in range(cfg.questions_per_doc) if drafts[d][j].question is not None]
             questions = [drafts[d][j].question for d, j in slots]                                                       # Q
-        if cfg.train_on == "dev":                                           # as many questions as there would be drafts
-            questions = [dev[i] for i in document_batch(len(dev), cfg.drafts_per_step, cfg.seed, t - 1)]
+        if cfg.train_on != "generated":                                     # extension: no drafts, but dev or ready-made questions
+            questions = extensions.instead(written or dev, t, cfg)
+        Q, everything = len(questions), questions + problems.of(t)          # extension, hybrid RLVR: problems for the solver alone
         with clock("answer"):
-            answers = solver_role.answer_questions(solver, questions, cfg.answers_per_question, (cfg.seed, t, "solver", "answer"), cfg)
-            r = solver_role.shared_rewards(questions, answers, verifier)                                                                     # (Q, m)
-            A_sol = center(solver_role.settled(r)) if questions else r
+            answers = solver_role.answer_questions(solver, everything, cfg.answers_per_question, (cfg.seed, t, "solver", "answer"), cfg)
+            r = solver_role.shared_rewards(everything, answers, verifier)                                               # (Q, m), and the problems'
+            A_sol = solver_role.advantages(answers, r, cfg)
 
         score = s_hat = own_share = g_dev_norm = None
         if cfg.reward == "influence":
             with clock("influence"):                                        # before either model moves
-                g_dev = dev_gradient(solver, dev_answers, center(solver_role.settled(r_dev)), cfg)
+                g_dev = dev_gradient(solver, dev_answers, A_dev, cfg)
                 g_dev = dev_ema(g_dev_average, g_dev, cfg.dev_ema)
                 g_dev_average = g_dev if cfg.dev_ema and g_dev is not None else g_dev_average
-                s_hat, own_share = influence_scores(solver, answers, A_sol, g_dev, cfg)                                 # (Q,)
+                s_hat, own_share = influence_scores(solver, answers[:Q], A_sol[:Q], g_dev, cfg)                         # (Q,)
+                s_hat = extensions.gate(s_hat, r[:Q], cfg.gate_std)                                                     # off: as it is
                 g_dev_norm, g_dev = norm(g_dev), None                       # as large as the model: not kept beside the updates
                 score = s_hat if g_dev_norm is not None else None           # no g_dev: all scores are 0 and phi stays
         elif cfg.reward != "fixed":
-            score = rewards.scores(cfg.reward, questions, answers, r, (cfg.seed, t))                                    # (Q,)
+            score = rewards.scores(cfg.reward, questions, answers[:Q], r[:Q], (cfg.seed, t))                            # (Q,)
 
         s = torch.full((len(drafts), cfg.questions_per_doc), cfg.invalid_score if score is not None else 0.0)           # (D, n)
         for (d, j), paid in zip(slots, score if score is not None else [0.0] * len(slots)):
@@ -110,18 +116,21 @@ def train(cfg):
         if score is not None:
             with clock("update_generator"):
                 generator_step = update(generator, [[draft.rollout for draft in row] for row in drafts], A_gen, cfg, what="update generator")
-        if questions:
+        kept = extensions.kept(slots, score, Q, cfg, (cfg.seed, t))                                                     # (Q,) all, if off
+        if everything:
             with clock("update_solver"):
-                solver_step = update(solver, answers, A_sol, cfg, what="update solver")
+                solver_step = update(solver, answers, extensions.only(kept, A_sol), cfg, what="update solver")
+        replaced = dev_set.refresh(r_dev) if dev_set.due(t) else None       # extension: new dev questions from the next iteration on
 
         with clock("evaluate"):
             result = evaluate(solver, test, t, cfg, verifier) if t % cfg.eval_every == 0 or t == cfg.iterations else None
-        log.iteration(t, clock, drafts=drafts, slots=slots, dev_answers=dev_answers, r_dev=r_dev, answers=answers, r=r, A_sol=A_sol,
-                      score=score, s_hat=s_hat, own_share=own_share, g_dev_norm=g_dev_norm, A_gen=A_gen, generator_step=generator_step,
-                      solver_step=solver_step, test=result, verifier=verifier, skipped=solver.skipped + generator.skipped)
+        log.iteration(t, clock, drafts=drafts, slots=slots, dev_answers=dev_answers, r_dev=r_dev, A_dev=A_dev, answers=answers[:Q], r=r[:Q],
+                      A_sol=A_sol[:Q], score=score, s_hat=s_hat, own_share=own_share, g_dev_norm=g_dev_norm, A_gen=A_gen,
+                      generator_step=generator_step, solver_step=solver_step, test=result, verifier=verifier,
+                      skipped=solver.skipped + generator.skipped, kept=kept, r_problems=r[Q:] if problems.pool else None, replaced=replaced)
         log.keep(t, policies)                                               # before the checkpoint: a run killed in between does t again
         if t % cfg.checkpoint_every == 0 or t == cfg.iterations:
-            save(cfg, t, policies, g_dev_average, log)
+            save(cfg, t, policies, g_dev_average, dev_set, log)
     verifier.close()
     log.finish(policies)
     return cfg.run
@@ -143,21 +152,31 @@ def own_folder(cfg):
 
 
 def load_data(cfg, solver, generator, log):
-    """-> (documents, dev questions, test questions or []); what does not fit the prompt limit is left out, counted and said."""
+    """-> (documents, DevSet, test questions or [], questions written beforehand or [], Problems).
+
+    What does not fit the prompt limit is left out, counted and said.
+    """
     count = lambda text: len(generator.tokenizer(text, add_special_tokens=False).input_ids)
-    documents = load_documents(cfg.documents, max_tokens=cfg.max_chunk_tokens, count_tokens=count)
-    fits_generator = lambda document: len(generator.prompt_ids(generator_role.prompt_text(document)))
+    reads = cfg.train_on == "generated" and not cfg.seed_questions
+    documents = load_documents(cfg.documents, max_tokens=cfg.max_chunk_tokens, count_tokens=count) if reads else []
+    fits_generator = lambda document: len(generator.prompt_ids(generator_role.prompt_text(document, cfg.question_type)))
     fits_solver = lambda question: len(solver.prompt_ids(solver_role.prompt_text(question)))
     documents, skipped = keep_fitting(documents, fits_generator, cfg.max_prompt_tokens, "documents")
-    log.say(f"{len(documents)} documents from {cfg.documents}, {skipped} left out as longer than {cfg.max_prompt_tokens} tokens")
-    sets = []
-    for name in ("dev", "test"):
-        path = getattr(cfg, name)
-        questions, skipped = keep_fitting(load_questions(path), fits_solver, cfg.max_prompt_tokens, f"{name} questions") if path else ([], 0)
-        log.say(f"{len(questions)} {name} questions from {path}, {skipped} left out as too long" if path else f"no {name} questions")
-        sets.append(questions)
-    log.overlap = Overlap(dict(zip(("dev", "test"), sets)))
-    return documents, *sets
+    if reads:
+        log.say(f"{len(documents)} documents from {cfg.documents}, {skipped} left out as longer than {cfg.max_prompt_tokens} tokens")
+    sets = {}
+    for name in ("dev", "test", "dev_pool", "questions"):
+        path, load = getattr(cfg, name), extensions.load_written if name == "questions" else load_questions
+        sets[name], skipped = keep_fitting(load(path), fits_solver, cfg.max_prompt_tokens, f"{name} questions") if path else ([], 0)
+        if path or name in ("dev", "test"):
+            log.say(f"{len(sets[name])} {name} questions from {path}, {skipped} left out as too long" if path else f"no {name} questions")
+    dev_set = extensions.DevSet(sets["dev"], sets["dev_pool"], cfg)
+    problems = extensions.Problems(cfg.rlvr, dev_set.all, cfg)
+    problems.pool, skipped = keep_fitting(problems.pool, fits_solver, cfg.max_prompt_tokens, "rlvr problems")
+    if cfg.rlvr:
+        log.say(f"{len(problems.pool)} problems from {cfg.rlvr}, {problems.excluded} left out as dev questions, {skipped} as too long")
+    log.overlap = Overlap({"dev": dev_set.all, "test": sets["test"]})
+    return documents, dev_set, sets["test"], sets["questions"], problems
 
 
 def evaluate(solver, test, t, cfg, verifier):
@@ -165,15 +184,15 @@ def evaluate(solver, test, t, cfg, verifier):
     return accuracy(solver, test, cfg.eval_samples, (cfg.seed, t, "solver", "test"), cfg, verifier, what="test answers") if test else None
 
 
-def save(cfg, t, policies, g_dev_average, log):
+def save(cfg, t, policies, g_dev_average, dev_set, log):
     """The newest checkpoint becomes that of the end of iteration t."""
     before = time.time()
-    checkpoint.save(cfg.run, policies, {"iteration": t, **log.state()}, g_dev_average)
+    checkpoint.save(cfg.run, policies, {"iteration": t, "dev": dev_set.state(), **log.state()}, g_dev_average)
     log.checkpoint_seconds = time.time() - before
 
 
-def resume(cfg, policies, log):
-    """Put the newest whole checkpoint into the policies and cut the logs back to it -> (its iteration, running mean of g_dev or None)."""
+def resume(cfg, policies, dev_set, log):
+    """Put the newest whole checkpoint into the policies and the dev set, and cut the logs back to it -> (its iteration, running mean of g_dev or None)."""
     folder, state = checkpoint.find(cfg.run) if cfg.resume else (None, None)
     if folder is None and cfg.resume and checkpoint.exists(cfg.run):
         raise InputError(f"{cfg.run}: no whole checkpoint is left, so the run cannot go on; its logs are untouched. Start again with another --run")
@@ -182,6 +201,7 @@ def resume(cfg, policies, log):
     log.open(state)
     if folder is None:
         return 0, None
+    dev_set.load(state["dev"])
     return state["iteration"], checkpoint.load(folder, state, policies)
 
 
