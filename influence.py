@@ -21,7 +21,8 @@ s_hat is not invariant to the scale of g_q: v' holds g_q^2 beside the history, s
 
 How it is computed: a hook on every parameter fires when the question's gradient for that tensor is complete, forms Gamma, adds its part of the dot
 product and of the norm, and drops the gradient. Memory: g_dev, plus the largest tensor twice. Only a question that needs several passes accumulates its
-whole gradient, until the last one.
+whole gradient, until the last one. Where the model is so small that operators cost more than arithmetic, questions share a pass, each with a
+gradient of its own, for three times 4 MiB and the activations of their rows: influence_block.py. Without that file's one call below nothing but time changes.
 
 The result is that of the plain way: a padded row per answer, the whole gradient, a pass over all parameters (tests/test_influence.py).
 No first moment, learning rate or weight decay in Gamma: those are common to all questions, or only scale it.
@@ -177,7 +178,7 @@ def influence_scores(solver, answers, A_sol, g_dev, cfg):
     """(Q, m) answers to the generated questions -> (Q,) s_hat, (Q,) own_share. Zero where a group is all equal; all zero without a g_dev.
 
     cfg.similarity: preconditioned_cosine (the method), cosine (raw g_q), preconditioned_dot, dot. Weights, gradients, optimizer and random state are left
-    bit for bit as they were. Each rank scores its own questions. A question is never batched with another: its gradient must stay its own.
+    bit for bit as they were. Each rank scores its own questions. No question's gradient is ever mixed with another's.
     """
     s_hat, own_share = torch.zeros(2, len(answers))
     kept = has_gradient(A_sol).nonzero()[:, 0].tolist()
@@ -195,7 +196,7 @@ def influence_scores(solver, answers, A_sol, g_dev, cfg):
     try:
         with borrowed_gradients(whole.params):
             mine = ranks.share(kept)
-            blocks = block_sums(whole, stream, mine, answers, A_sol, len(answers[0]) * Tbar, cfg)       # {q: sums} of a small model; {} of a large one
+            blocks = block_sums(whole, stream, mine, answers, A_sol, len(answers[0]) * Tbar, cfg)           # {} of all but small models
             for q in tqdm(mine, desc="influence", unit="question", leave=False, disable=not ranks.is_main()):
                 passes = [] if q in blocks else micro_batches(whole, [(q, answers[q])], cfg)
                 for i, rows in enumerate(passes):

@@ -314,11 +314,10 @@ def test_no_hook_stays_behind_even_after_an_error(make_policy, monkeypatch, one_
         if len(calls) == 3:
             raise RuntimeError("out of memory")
         return policy_module.batch_loss(*args)
-    monkeypatch.setattr(influence, "batch_loss", fails)
-    with pytest.raises(RuntimeError):
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(influence, "batch_loss", fails)
         s_hat_of(policy, ANSWERS, A_SOL, g_dev, cfg)
     assert calls[0] > 0 and hooks(policy) == 0 and all(p.grad is None for p in policy.params)
-    monkeypatch.undo()
     assert torch.equal(s_hat_of(policy, ANSWERS, A_SOL, g_dev, cfg), first)
 
 
@@ -364,7 +363,7 @@ def test_questions_share_a_pass_only_where_that_is_known_to_be_right(make_policy
     """Not in a large model, not where activations are recomputed, not with a module of another kind, not across several rows."""
     policy, cfg = make_policy()
     together = lambda policy, cfg: [sorted(q for q, _ in block) for block in influence_block.blocks(policy, [0, 1, 2, 4], ANSWERS, cfg)]
-    assert together(policy, cfg) == [[0, 1, 2, 4]]
+    assert together(policy, cfg) == [[0, 1, 4]]         # question 2 is cheapest in more than one row
     assert together(policy, replace(cfg, tokens_at_once=12)) == together(policy, replace(cfg, logp_chunk=5)) == []
     assert together(make_policy(grad_checkpoint=True)[0], cfg) == []
     policy.model.base_model.norm = torch.nn.LayerNorm(32)
