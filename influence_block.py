@@ -1,4 +1,4 @@
-"""Several questions of a small model through one pass, each with a gradient of its own; influence.py is the definition and needs nothing from here.
+"""Several questions of a small model through one pass, each with a gradient of its own. influence.py has the definition.
 
 On a model of a million parameters most of a question's time is the overhead of some two thousand operators, not arithmetic. A block of Q
 questions, one packed row each, pays it once. The rows never meet, so the gradient of one question is what its own row contributes:
@@ -49,7 +49,7 @@ def blocks(solver, questions, answers, cfg):
     out = []
     for q, row in rows:
         fits = out and len(out[-1]) < size and (len(out[-1]) + 1) * len(out[-1][0][1].ids) <= cfg.tokens_at_once
-        if not fits or sum(map(response_tokens, [r for _, r in out[-1]] + [row])) > cfg.logp_chunk:         # head_logps would cut between questions
+        if not fits or sum(response_tokens(r) for _, r in out[-1] + [(q, row)]) > cfg.logp_chunk:           # head_logps cuts anywhere
             out.append([])
         out[-1].append((q, row))
     return [block for block in out if len(block) > 1]
