@@ -13,7 +13,8 @@ questions, one packed row each, pays it once. The rows never meet, so the gradie
     g          (Q, like p)        the Q gradients of one parameter
 
 Weights do not require gradients during the pass, so autograd forms none of its own. A tensor's g is used up as soon as the last module that
-holds the tensor (a tied embedding has two) is done. Memory beyond influence.py: three times g, at most BYTES each, and the activations of Q rows.
+holds the tensor (a tied embedding has two) is done. Memory beyond influence.py: three times g, at most BYTES
+each, and the activations of Q rows.
 
 A question goes alone if it needs more than one row, and all do if the largest tensor is above BYTES / 2, if layers recompute their
 activations, or if the model keeps a parameter where none of the three cases applies. The scores are the same either way up to
@@ -147,7 +148,7 @@ class Block:
 
 
 def block_sums(solver, stream, questions, answers, A_sol, denominator, cfg):
-    """Questions -> {q: (<g_dev, direction>, |direction|, |g_q|^2)} of those that can share a pass; none of a model that is large or unknown."""
+    """Questions -> {q: (<g_dev, direction>, |direction|, |g_q|^2)} of those that can share a pass; {} of a large or unknown model."""
     out = {}
     for pairs in tqdm(blocks(solver, questions, answers, cfg), desc="influence", unit="block", leave=False, disable=not ranks.is_main()):
         rows = [row for _, row in pairs]
