@@ -21,7 +21,8 @@ s_hat is not invariant to the scale of g_q: v' holds g_q^2 beside the history, s
 
 How it is computed: a hook on every parameter fires when the question's gradient for that tensor is complete, forms Gamma, adds its part of the dot
 product and of the norm, and drops the gradient. Memory: g_dev, plus the largest tensor twice. Only a question that needs several passes accumulates its
-whole gradient, until the last one.
+whole gradient, until the last one. Where the model is so small that operators cost more than arithmetic, questions share a pass, each with a
+gradient of its own, for three times 4 MiB and the activations of their rows: influence_block.py. Without that file's one call below nothing but time changes.
 
 The result is that of the plain way: a padded row per answer, the whole gradient, a pass over all parameters (tests/test_influence.py).
 No first moment, learning rate or weight decay in Gamma: those are common to all questions, or only scale it.
@@ -48,6 +49,7 @@ from tqdm import tqdm
 
 import ranks
 import shard
+from influence_block import block_sums
 from policy import batch_loss, even_passes, mean_length, micro_batches
 
 
@@ -146,13 +148,17 @@ class Streaming:
         """The hook of parameter p: its gradient has just been completed."""
         if not self.armed:
             return
-        direction = g = p.grad.float()                                      # .float(): a sharded solver's whole copy may be in bf16
-        if self.preconditioned:
-            v, k = self.history[p]
-            direction = Gamma(g, v.float(), k, self.cfg.beta2, self.cfg.adam_eps)
-        g, direction = g.flatten(), direction.flatten()
+        g = p.grad.float()                                                  # .float(): a sharded solver's whole copy may be in bf16
+        g, direction = g.flatten(), self.direction(p, g).flatten()
         self.sums.append(torch.stack([torch.dot(self.g_dev[p].float(), direction), torch.dot(direction, direction), torch.dot(g, g)]))
         p.grad = None
+
+    def direction(self, p, g):
+        """A gradient of p, or several stacked -> Gamma, or the gradient itself where nothing is preconditioned."""
+        if not self.preconditioned:
+            return g
+        v, k = self.history[p]
+        return Gamma(g, v.float().expand_as(g), k, self.cfg.beta2, self.cfg.adam_eps)
 
     def finish(self):
         """-> (<g_dev, direction>, |direction|, |g_q|^2) of the question, ready for the next one."""
@@ -172,7 +178,7 @@ def influence_scores(solver, answers, A_sol, g_dev, cfg):
     """(Q, m) answers to the generated questions -> (Q,) s_hat, (Q,) own_share. Zero where a group is all equal; all zero without a g_dev.
 
     cfg.similarity: preconditioned_cosine (the method), cosine (raw g_q), preconditioned_dot, dot. Weights, gradients, optimizer and random state are left
-    bit for bit as they were. Each rank scores its own questions. A question is never batched with another: its gradient must stay its own.
+    bit for bit as they were. Each rank scores its own questions. No question's gradient is ever mixed with another's.
     """
     s_hat, own_share = torch.zeros(2, len(answers))
     kept = has_gradient(A_sol).nonzero()[:, 0].tolist()
@@ -189,14 +195,16 @@ def influence_scores(solver, answers, A_sol, g_dev, cfg):
     stream = Streaming(whole, g_dev, cfg.similarity.startswith("preconditioned"), cfg)
     try:
         with borrowed_gradients(whole.params):
-            for q in tqdm(ranks.share(kept), desc="influence", unit="question", leave=False, disable=not ranks.is_main()):
-                passes = micro_batches(whole, [(q, answers[q])], cfg)
+            mine = ranks.share(kept)
+            blocks = block_sums(whole, stream, mine, answers, A_sol, len(answers[0]) * Tbar, cfg)           # {} of all but small models
+            for q in tqdm(mine, desc="influence", unit="question", leave=False, disable=not ranks.is_main()):
+                passes = [] if q in blocks else micro_batches(whole, [(q, answers[q])], cfg)
                 for i, rows in enumerate(passes):
                     loss, _ = batch_loss(whole, rows, A_sol, len(answers[q]) * Tbar, cfg)
                     if i == len(passes) - 1:
                         stream.arm()
                     loss.backward()
-                dot, length, g_squares = stream.finish()
+                dot, length, g_squares = blocks[q] if q in blocks else stream.finish()
                 score = dot / (norm_dev * length.clamp(min=1e-12)) if cfg.similarity.endswith("cosine") else dot
                 own = (1 - cfg.beta2) * g_squares
                 scores.append([float(score), float(own / (cfg.beta2 * v_sum + own).clamp(min=1e-30))])

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import influence
+import influence_block
 import policy as policy_module
 from config import SIMILARITIES
 from fakes import advantages, distance, gradients, make_groups, plain_logps, plain_loss, s_hat_of
@@ -143,10 +144,18 @@ def plain_scores(policy, answers, A, g_dev, cfg):
     return scores
 
 
+@pytest.fixture
+def one_by_one(monkeypatch):
+    """No question shares a pass with another."""
+    monkeypatch.setattr(influence_block, "BYTES", 0)
+
+
+@pytest.mark.parametrize("at_once", [0, 2 ** 22], ids=["one by one", "in blocks"])
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize("kind", ["tied", "untied", "window"])
 @pytest.mark.parametrize("steps", [0, 3], ids=["cold", "warm"])
-def test_scores_equal_the_plain_computation(make_policy, similarity, kind, steps):
+def test_scores_equal_the_plain_computation(make_policy, monkeypatch, similarity, kind, steps, at_once):
+    monkeypatch.setattr(influence_block, "BYTES", at_once)
     policy, cfg = make_policy(kind, similarity=similarity, adam_eps=1e-6)
     warm(policy, cfg, steps)
     g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
@@ -293,7 +302,7 @@ def hooks(policy):
     return sum(len(p._post_accumulate_grad_hooks or ()) for p in policy.params)
 
 
-def test_no_hook_stays_behind_even_after_an_error(make_policy, monkeypatch):
+def test_no_hook_stays_behind_even_after_an_error(make_policy, monkeypatch, one_by_one):
     policy, cfg = make_policy(tokens_at_once=30)
     g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
     first = s_hat_of(policy, ANSWERS, A_SOL, g_dev, cfg)
@@ -305,15 +314,14 @@ def test_no_hook_stays_behind_even_after_an_error(make_policy, monkeypatch):
         if len(calls) == 3:
             raise RuntimeError("out of memory")
         return policy_module.batch_loss(*args)
-    monkeypatch.setattr(influence, "batch_loss", fails)
-    with pytest.raises(RuntimeError):
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(influence, "batch_loss", fails)
         s_hat_of(policy, ANSWERS, A_SOL, g_dev, cfg)
     assert calls[0] > 0 and hooks(policy) == 0 and all(p.grad is None for p in policy.params)
-    monkeypatch.undo()
     assert torch.equal(s_hat_of(policy, ANSWERS, A_SOL, g_dev, cfg), first)
 
 
-def test_no_gradient_of_the_whole_model_exists_while_scoring(make_policy, monkeypatch):
+def test_no_gradient_of_the_whole_model_exists_while_scoring(make_policy, monkeypatch, one_by_one):
     """Each tensor's gradient is gone before the next one is complete."""
     policy, cfg = make_policy("untied")
     g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
@@ -325,6 +333,51 @@ def test_no_gradient_of_the_whole_model_exists_while_scoring(make_policy, monkey
     monkeypatch.setattr(influence.Streaming, "take", watch)
     s_hat_of(policy, ANSWERS, A_SOL, g_dev, cfg)
     assert len(held) == 4 * len(policy.params) and max(held) == 1
+
+
+def module_hooks(policy):
+    return sum(len(x._forward_hooks) + len(x._forward_pre_hooks) for x in policy.model.modules())
+
+
+@pytest.mark.parametrize("where", ["a layer", "the loss"])
+def test_a_block_that_fails_leaves_the_model_as_it_was(make_policy, monkeypatch, where):
+    """Inside a norm its weight is a tensor of several questions, and no parameter requires a gradient: both must come back."""
+    policy, cfg = make_policy()
+    g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
+    first, params, calls = s_hat_of(policy, ANSWERS, A_SOL, g_dev, cfg), list(policy.model.parameters()), []
+
+    def fails(*args, **kwargs):
+        calls.append(module_hooks(policy))
+        raise RuntimeError("out of memory")
+    target = (type(policy.model.base_model.norm), "forward") if where == "a layer" else (policy_module, "token_loss")
+    monkeypatch.setattr(*target, fails)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        s_hat_of(policy, ANSWERS, A_SOL, g_dev, cfg)
+    monkeypatch.undo()
+    assert calls[0] > 0 and module_hooks(policy) == 0 and hooks(policy) == 0
+    assert all(a is b and a.requires_grad and a.grad is None for a, b in zip(params, policy.model.parameters()))
+    assert torch.equal(s_hat_of(policy, ANSWERS, A_SOL, g_dev, cfg), first)
+
+
+def test_questions_share_a_pass_only_where_that_is_known_to_be_right(make_policy):
+    """Not in a large model, not where activations are recomputed, not with a module of another kind, not across several rows."""
+    policy, cfg = make_policy()
+    together = lambda policy, cfg: [sorted(q for q, _ in block) for block in influence_block.blocks(policy, [0, 1, 2, 4], ANSWERS, cfg)]
+    assert together(policy, cfg) == [[0, 1, 4]]         # question 2 is cheapest in more than one row
+    assert together(policy, replace(cfg, tokens_at_once=12)) == together(policy, replace(cfg, logp_chunk=5)) == []
+    assert together(make_policy(grad_checkpoint=True)[0], cfg) == []
+    policy.model.base_model.norm = torch.nn.LayerNorm(32)
+    assert together(policy, cfg) == []
+
+
+def test_a_weight_used_outside_its_module_is_noticed(make_policy, monkeypatch):
+    """A head that multiplies by its weight without being called shows no hook its input: the questions are scored one by one."""
+    policy, cfg = make_policy("untied")
+    g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
+    expected = s_hat_of(policy, ANSWERS, A_SOL, g_dev, cfg)
+    head = policy.model.get_output_embeddings()
+    monkeypatch.setattr(policy.model, "get_output_embeddings", lambda: lambda h: torch.nn.functional.linear(h, head.weight))
+    assert torch.allclose(s_hat_of(policy, ANSWERS, A_SOL, g_dev, cfg), expected, atol=1e-4)
 
 
 def test_bf16_scores_are_near_those_of_fp32(make_policy):
