@@ -27,7 +27,7 @@ NEEDS = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}       # wha
 
 
 def require(track):
-    """The name of a tracker, or "none" -> its module, or None; InputError if it cannot be imported. Called on all ranks, so that all end."""
+    """The name of a tracker, or "none" -> its module, or None; InputError if it cannot be imported. For all ranks, so that all end."""
     try:
         return importlib.import_module(NEEDS[track]) if track != "none" else None
     except ImportError as error:
