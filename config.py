@@ -37,6 +37,7 @@ CHOICES = {
     "question_type": ("multiple_choice", "free_form"),
     "solver_keep": ("all", "top", "random"),
     "sampler": ("plain", "vllm"),
+    "track": ("none", "tensorboard", "wandb"),
     "dtype": ("auto", "fp32", "bf16"),
     "device": ("auto", "cpu", "cuda"),
 }
@@ -128,6 +129,7 @@ class Config:
     checkpoint_every: int = f(1, "iterations between checkpoints; the newest is kept")
     save_every: int = f(0, "iterations between models kept in RUN/at-ITERATION, the anchor (0) among them, for quality.py; 0: none")
     show_every: int = f(5, "iterations between example questions; 0: never")
+    track: str = f("none", "write the metrics to tensorboard or wandb (offline) too, in RUN/tensorboard or RUN/wandb (trackers.py)")
     sampler: str = f("plain", "what samples; plain: our own loop; vllm: vLLM, if it is installed (vllm_sampler.py)")
     vllm_memory: float = f(0.4, "share of a GPU's memory that each role's vLLM engine takes")
     rows_at_once: int = f(256, "rows sampled side by side")
@@ -220,8 +222,8 @@ SHORT_NAMES = {                     # name: hub id, preset
 }
 
 # What a resumed run may change: how long it goes on, what it shows, and what only costs time and memory.
-CHANGEABLE = ("iterations", "eval_every", "eval_samples", "checkpoint_every", "save_every", "show_every", "rows_at_once", "tokens_at_once",
-              "logp_chunk", "grad_checkpoint", "shard", "offload_idle", "threads", "device")
+CHANGEABLE = ("iterations", "eval_every", "eval_samples", "checkpoint_every", "save_every", "show_every", "track", "rows_at_once",
+              "tokens_at_once", "logp_chunk", "grad_checkpoint", "shard", "offload_idle", "threads", "device")
 
 
 def parse(argv=None):

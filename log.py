@@ -20,6 +20,7 @@ from tqdm import tqdm
 import checkpoint
 import ranks
 import toy
+import trackers
 from influence import has_gradient
 from overlap import folded
 from solver import last_boxed
@@ -78,6 +79,7 @@ class Log:
     """The run folder's text files and the terminal. Only the main rank writes and speaks."""
 
     def __init__(self, cfg):
+        trackers.require(cfg.track)
         self.cfg, self.main = cfg, ranks.is_main()
         self.anchor_accuracy, self.last, self.verifier_counts = None, None, (0, 0)
         self.overlap = None                      # overlap.Overlap with the dev and test questions, once they are loaded
@@ -92,6 +94,7 @@ class Log:
             self.cfg.save(os.path.join(self.cfg.run, "config.json"))
             for path in self.paths:
                 checkpoint.cut(path, state["sizes"][os.path.basename(path)] if state else 0)
+        self.track, self.stop_tracking = trackers.start(self.cfg, self.paths[0])
         self.started, self.first = time.time(), state["iteration"] if state else 0      # what the time left is counted from
         if state:
             self.anchor_accuracy = state["anchor"]
@@ -175,6 +178,7 @@ class Log:
         self.verifier_counts = (verifier.timeouts, verifier.crashes)
         self.append(self.paths[1], rows)
         self.append(self.paths[0], [line])
+        self.track(line)
         self.last = line
         self.say(self.summary(line, clock))
         for warning in warnings(line, self.cfg):
@@ -221,6 +225,7 @@ class Log:
         """Save both roles as plain Hugging Face folders and say where things are."""
         for role, policy in policies.items():
             policy.save(os.path.join(self.cfg.run, role))
+        self.stop_tracking()
         if self.main:
             x, run = self.last or {}, self.cfg.run
             if self.anchor_accuracy and x.get("test_accuracy") is not None:
