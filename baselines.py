@@ -257,8 +257,9 @@ def trl_trainer(policy, cfg, rows, longest):
             return inputs
 
     with tempfile.TemporaryDirectory() as folder:           # where it would write checkpoints
-        args = GRPOConfig(folder, per_device_train_batch_size=rows, num_generations=2, max_completion_length=longest, loss_type="dapo", beta=0.0,
-                          epsilon=cfg.clip, temperature=cfg.temperature, use_cpu=True, bf16=False, gradient_checkpointing=False, report_to=[])
+        args = GRPOConfig(folder, per_device_train_batch_size=rows, num_generations=2, max_completion_length=longest, loss_type="dapo",
+                          beta=0.0, epsilon=cfg.clip, temperature=cfg.temperature, use_cpu=True, bf16=False, gradient_checkpointing=False,
+                          report_to=[])
         no_reward = lambda completions, **_: [0.0] * len(completions)
         trainer = GivenTokens(copy.deepcopy(policy.model), no_reward, args, Dataset.from_dict({"prompt": ["x"] * rows}),
                               processing_class=policy.tokenizer)
