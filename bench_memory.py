@@ -17,8 +17,8 @@ bounded, with L tokens in a row, T of them responses, V words:
     budget      four rows in one pass, and one by one                       peak MB, passes
 
 Peaks are bytes beyond weights and gradients, as torch's profiler counts them (bench.peak_bytes). Differences of gradients are relative to
-the largest gradient. Logits of 8,192 tokens over 151,936 words, all at once, would take some 15 GB: a pass of which four times the logits would
-exceed --limit is not run, and says so.
+the largest gradient. Logits of 8,192 tokens over 151,936 words, all at once, would take some 15 GB: a pass of which four times the logits
+would exceed --limit is not run, and says so.
 
 Not measured: GPUs, where torch picks among other kernels; whole models, whose activations plan.py computes.
 """
