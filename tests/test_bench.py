@@ -5,11 +5,14 @@ from argparse import Namespace
 import pytest
 import torch
 
+import baselines
 import bench
+from data import InputError
 from fakes import gradients
-from policy import batch_loss, micro_batches
+from influence import dev_gradient
+from policy import batch_loss, micro_batches, update
 
-ARGS = Namespace(rows=8)
+ARGS = Namespace(rows=8, questions=5, answers=4, size=None, lengths="toy", most=16, train="")
 
 
 @pytest.fixture(params=["tied", "untied"])
@@ -27,25 +30,132 @@ def test_the_plain_scores_are_our_scores(world):
 
 
 def test_the_padded_loss_has_the_gradient_of_the_packed_one(world):
-    group, A, params = world.answers[0], world.A[:1], world.policy.params
-    packed = sum(batch_loss(world.policy, rows, A, 7.0, world.cfg)[0] for rows in micro_batches(world.policy, [(0, group)], world.cfg))
-    for a, b in zip(gradients(bench.padded_loss(world, group, A[0], 7.0), params), gradients(packed, params)):
+    groups, A, params = world.answers, world.A, world.policy.params
+    passes = micro_batches(world.policy, list(enumerate(groups)), world.cfg)
+    packed = sum(batch_loss(world.policy, rows, A, 7.0, world.cfg)[0] for rows in passes)
+    for a, b in zip(gradients(baselines.padded_loss(world.policy, groups, A, 7.0, world.cfg), params), gradients(packed, params)):
         assert torch.allclose(a, b, atol=1e-5)
 
 
+def test_the_padded_dev_gradient_is_g_dev(world):
+    world.A[1] = 0.0                                                        # a flat group: of no weight, and not in the mean length
+    for a, b in zip(baselines.padded_dev_gradient(world.policy, world.answers, world.A, world.cfg),
+                    dev_gradient(world.policy, world.answers, world.A, world.cfg)):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_the_padded_update_is_our_update_over_several_mini_batches(world):
+    policy, cfg = world.policy, world.cfg
+    cfg = bench.replace(cfg, minibatch_rows=8, tokens_at_once=40)           # three mini-batches of several passes
+    world.A[3] = 0.0
+    put_back, after = baselines.keeper(policy.params, policy.optimizer), []
+    for step in (update, baselines.padded_update):
+        step(policy, world.answers, world.A, cfg)
+        after.append(baselines.first_moments(policy.params, policy.optimizer))
+        put_back()
+    before = baselines.first_moments(policy.params, policy.optimizer)
+    assert (after[0] - after[1]).norm() < 1e-4 * (after[0] - before).norm()
+
+
+def test_a_stage_that_moves_the_model_puts_it_back(world):
+    before = [p.clone() for p in world.policy.params]
+    stage = bench.update_stage(world, ARGS)
+    moments = stage.variants["ours"]()
+    assert any(not torch.equal(p, old) for p, old in zip(world.policy.params, before))
+    stage.reset()
+    assert all(torch.equal(p, old) for p, old in zip(world.policy.params, before))
+    assert torch.equal(stage.variants["ours"](), moments)                   # AdamW's state too
+
+
+def test_trl_takes_the_same_step(world):
+    pytest.importorskip("trl")
+    results = {name: run() for name, run in bench.update_stage(world, ARGS).variants.items()}
+    assert set(results) == {"ours", "padded", "trl"}
+    assert (results["trl"] - results["ours"]).norm() < 1e-4 * results["ours"].norm()
+
+
 def test_greedy_rollouts_are_the_same_tokens(world):
-    variants = bench.rollout_stage(world, ARGS, temperature=0, mean=6, limit=12).variants
+    variants = bench.rollouts_stage(world, ARGS, temperature=0, mean=6, limit=12).variants
     ours = variants["ours"]()
     assert len({len(response) for response in ours}) > 1                    # ragged
     assert variants["generate"]() == ours
+    try:
+        assert variants["continuous"]() == ours
+    except bench.Skipped as why:                                            # another release of transformers
+        assert "continuous batching" in str(why)
 
 
 def test_drawn_rollouts_have_the_same_ragged_lengths(world):
-    stage = bench.rollout_stage(world, ARGS, mean=6, limit=12)
-    results = {name: run() for name, run in stage.variants.items()}
+    stage = bench.rollouts_stage(world, ARGS, mean=6, limit=12)
+    results = {name: stage.variants[name]() for name in ("ours", "generate")}
     lengths = [len(response) for response in results["ours"]]
-    assert stage.difference(results) == 0 and sum(lengths) == stage.tokens
+    assert stage.difference(results) == 0 and sum(lengths) == stage.work["ours"]
     assert min(lengths) < 4 and max(lengths) > 8
+
+
+def test_a_way_that_cannot_run_is_a_line_and_not_the_end(world, monkeypatch, capsys):
+    def broken(*_, **__):
+        raise RuntimeError("no paged\nattention here")
+    monkeypatch.setattr(type(world.policy.model), "continuous_batching_context_manager", broken)
+    stage = bench.rollouts_stage(world, ARGS, mean=6, limit=12)
+    result = bench.measure(stage, 1)
+    assert list(result["seconds"]) == ["ours", "generate"] and [ratio["ratio"] for ratio in result["ratios"]] == ["generate / ours"]
+    bench.show(stage, result)
+    assert "skipped: transformers' continuous batching: no paged attention here\n" in capsys.readouterr().out
+
+
+def test_an_iteration_composed_of_plain_parts_ends_where_ours_does(make_policy):
+    policy, cfg = make_policy()
+    policy.prompt_ids = lambda text: [7 + len(word) % 40 for word in text.split()[:12]]
+    w = bench.make_world(policy, cfg, Q=2, m=4, lengths=dict(prompt=(3, 9), answer=(1, 8)))
+    stage = bench.iteration_stage(w, Namespace(**vars(ARGS) | {"questions": 2}))
+    results = {}
+    for name in ("ours", "plain"):
+        results[name] = stage.variants[name]()
+        stage.reset()
+    assert results["ours"][:2].abs().min() > 0                              # scores come first
+    assert torch.allclose(results["ours"], results["plain"], atol=1e-4)
+
+
+@pytest.mark.parametrize("name, work, units", [
+    ("questions", {"8": 64, "16": 64}, lambda group: 1),
+    ("answers", {str(m): 8 * m for m in (2, 4, 8, 16, 32)}, len),
+    ("lengths", {str(T): 16 * T for T in (8, 16, 32, 64)}, lambda group: sum(len(x.response) for x in group))])
+def test_a_stage_of_growth_counts_its_work(world, monkeypatch, name, work, units):
+    stage, scored = bench.STAGES[name](world, ARGS), []
+    monkeypatch.setattr(bench, "influence_scores", lambda policy, answers, *_: scored.extend(answers))
+    assert stage.work == work
+    for variant, run in stage.variants.items():
+        scored.clear()
+        run()
+        assert sum(map(units, scored)) == work[variant]
+
+
+def test_ratios_are_of_cost_per_unit():
+    targets = [("a", "b", "at least", 2.0), ("dearest", "cheapest", "at most", 1.1), ("a", "c", "at least", 1.0)]
+    stage = bench.Stage("x", "token", {"a": 10, "b": 20}, {}, targets)
+    found = bench.ratios(stage, {"a": [1.0, 2.0, 9.0], "b": [1.0]})           # 0.2 and 0.05 seconds per token
+    assert [(round(x["value"], 6), x["met"]) for x in found] == [(4.0, True), (4.0, False)]
+
+
+def test_the_clock_of_two_ranks_is_train_pys_own(tmp_path, monkeypatch):
+    """Two iterations of train.py, tiny, on one rank: the second line's seconds without evaluation and checkpoint."""
+    few = {name: tmp_path / f"{name}.json" for name in ("dev", "test")}
+    for name, path in few.items():
+        path.write_text(json.dumps(json.loads(open(bench.TOY[name]).read())[:4]))
+    flags = (f"--dev {few['dev']} --test {few['test']} --docs_per_step 1 --questions_per_doc 2 --answers_per_question 2 --minibatch_rows 4 "
+             "--max_response_tokens 8")
+    kept = []
+    monkeypatch.setattr(bench.json, "loads", lambda text: kept.append(json.JSONDecoder().decode(text)) or kept[-1])
+    seconds = bench.seconds_of_training(1, flags.split())
+    assert kept[-1]["iteration"] == 2
+    assert seconds == sum(x for name, x in kept[-1]["seconds"].items() if name not in ("evaluate", "checkpoint")) and 0 < seconds < 60
+
+
+def test_a_training_that_fails_is_said_with_its_last_words(monkeypatch):
+    monkeypatch.setattr(bench.subprocess, "run", lambda command, **_: Namespace(returncode=2, stderr="error: no\nsuch model"))
+    with pytest.raises(InputError, match="nproc_per_node 2 -- .*train.py .*--shard false: exit code 2: error: no such model"):
+        bench.seconds_of_training(2, ["--shard", "false"])
 
 
 def test_peak_bytes_counts_what_is_alive_together():
@@ -59,9 +169,15 @@ def test_peak_bytes_counts_what_is_alive_together():
 
 def test_the_command_writes_every_number_it_prints(world, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "Policy", lambda *_: world.policy)
-    bench.main(["--questions", "3", "--answers", "4", "--repeats", "2", "--rows", "8", "--json", str(tmp_path / "bench.json")])
+    sizes = ["--questions", "3", "--answers", "4", "--repeats", "2", "--rows", "8"]
+    bench.main(["--stages", "influence,update,memory", *sizes, "--json", str(tmp_path / "bench.json")])
     report = json.loads((tmp_path / "bench.json").read_text())
-    assert list(report) == ["machine", "settings", "stages", "memory"] and list(report["stages"]) == ["influence", "rollouts"]
+    assert list(report) == ["machine", "settings", "stages", "memory"] and list(report["stages"]) == ["influence", "update"]
     assert all(len(seconds) == 2 for stage in report["stages"].values() for seconds in stage["seconds"].values())
     printed = capsys.readouterr().out
     assert all(f"{ratio['value']:.2f}" in printed for stage in report["stages"].values() for ratio in stage["ratios"])
+
+
+def test_an_unknown_stage_is_named():
+    with pytest.raises(InputError, match="--stages speed: expected some of influence, rollouts"):
+        bench.main(["--stages", "influence,speed"])
