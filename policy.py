@@ -469,18 +469,32 @@ class TokenLogps(torch.nn.Module):
         return head_logps(self.model.get_output_embeddings(), hidden, targets, temperature, chunk)
 
 
+def packed_masks(policy, positions, segments):
+    """(B, L) positions, (B, L) segments -> what `attention_mask` takes: every answer sees the prompt and itself.
+
+    0 and -inf in the type of the queries: of booleans torch would make such a mask in every layer and keep them all until the backward pass.
+    """
+    L, mine, theirs = segments.shape[1], segments[:, :, None], segments[:, None, :]
+    allowed = ((theirs == 0) | (theirs == mine)).tril_()[:, None]                                               # (B, 1, L, L)
+    masks = masks_for(policy.model, allowed, positions, positions)
+    dtype = torch.bfloat16 if policy.bf16 else torch.float32
+    as_numbers = lambda mask: torch.zeros(mask.shape, dtype=dtype, device=policy.device).masked_fill_(mask.logical_not(), -math.inf)
+    return {kind: as_numbers(mask) for kind, mask in masks.items()} if isinstance(masks, dict) else as_numbers(masks)
+
+
 def row_logps(policy, rows, temperature, cfg):
     """B packed rows -> (tokens,) log-probs of all response tokens, row after row, answer after answer."""
     L = max(len(row.ids) for row in rows)
     fill = lambda name, value: torch.tensor([getattr(row, name) + [value] * (L - len(row.ids)) for row in rows], device=policy.device)     # (B, L)
-    ids, positions, segments = fill("ids", 0), fill("positions", 0), fill("segments", -1)
-    mine, theirs = segments[:, :, None], segments[:, None, :]
-    allowed = (torch.ones(L, L, dtype=torch.bool, device=policy.device).tril() & ((theirs == 0) | (theirs == mine)))[:, None]              # (B, 1, L, L)
+    ids, positions = fill("ids", 0), torch.arange(L, device=policy.device).expand(len(rows), L)                                            # (B, L)
+    masks = None                                            # one answer to a row: plain causal attention, padding stands behind what is read
+    if any(len(row.answers) > 1 for row in rows):
+        positions = fill("positions", 0)
+        masks = packed_masks(policy, positions, fill("segments", -1))
     as_tensor = lambda numbers: torch.tensor(numbers, dtype=torch.long, device=policy.device)
     sources = as_tensor([b * L + s for b, row in enumerate(rows) for s in row.sources])
     targets = as_tensor([token for row in rows for _, rollout in row.answers for token in rollout.response])
     with policy.autocast(), policy.recomputing():
-        masks = masks_for(policy.model, allowed, positions, positions)
         logp = policy.net(ids, masks, positions, sources, targets, temperature, cfg.logp_chunk)
     if policy.sharded and not torch.is_grad_enabled():
         policy.net.reshard()                                # FSDP would leave it to a backward pass, and there is none

@@ -455,3 +455,15 @@ def test_layers_that_carry_state_between_packed_answers_are_refused(make_policy)
     policy.model.config.layer_types = ["linear_attention", "full_attention"]
     with pytest.raises(InputError, match="linear_attention"):
         policy.check_head()
+
+
+def test_mask_memory_does_not_grow_with_layers_and_a_row_of_one_answer_has_none(make_policy, monkeypatch):
+    """Of booleans torch makes a float mask in every layer; numbers are shared, and a causal row needs nothing."""
+    policy, cfg = make_policy()
+    seen, base = [], policy.model.base_model
+    forward = base.forward
+    monkeypatch.setattr(base, "forward", lambda *args, **kw: seen.append(kw["attention_mask"]) or forward(*args, **kw))
+    for k in (1, 2):
+        rows = policy_module.pack(make_groups([[3, 5]])[0], 0, k)
+        policy_module.row_logps(policy, rows, 1.0, cfg)
+    assert seen[0] is None and seen[1].dtype == torch.float32
