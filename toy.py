@@ -409,6 +409,10 @@ def seeded_lesson(rng):
     return generator.prompt_text(document), json.dumps(rows[0] if rng.random() < CARELESS["broken"] else new)
 
 
+def free_lessons(rng):
+    return [[free_answer_lesson(rng) for _ in range(32)], [free_writer_lesson(rng) for _ in range(16)], [seeded_lesson(rng) for _ in range(12)]]
+
+
 def letter_lesson(rng):
     """A look-up exercise: a dozen options with their letters, in any order and with repetition, so that counting off does not help.
 
@@ -427,9 +431,9 @@ def letter_lesson(rng):
 def lessons(rng, careless, world=EASY):
     """An endless stream of lists of pairs, one list a micro-batch: writing apart from solving, since their lengths differ."""
     while True:
-        free = [[free_answer_lesson(rng) for _ in range(32)], [free_writer_lesson(rng) for _ in range(16)], [seeded_lesson(rng) for _ in range(12)]]
+        free = free_lessons(rng) if world.free else []
         yield [[generator_lesson(rng, careless, world) for _ in range(24)], [solver_lesson(rng, careless, world) for _ in range(32)],
-               [letter_lesson(rng) for _ in range(0 if careless else 6)]] + (free if world.free else [])
+               [letter_lesson(rng) for _ in range(0 if careless else 6)]] + free
 
 
 def make_anchor(folder, clean, letter_steps, steps, careless_steps, reuse_clean=False, world=EASY):

@@ -15,7 +15,7 @@ import warmup
 from data import Document, Question, load_documents, load_questions
 from policy import chat_ids
 
-both_worlds = pytest.mark.parametrize("world", toy.WORLDS.values(), ids=toy.WORLDS)
+both_worlds = pytest.mark.parametrize("world", [toy.EASY, toy.HARD], ids=["easy", "hard"])      # the free one has the easy one's notes
 
 
 def load(world, name):
@@ -163,7 +163,7 @@ def test_the_hard_worlds_truth_adds_the_share_of_mistakes_believed():
 
 
 def test_the_log_finds_the_world_by_its_documents(tmp_path):
-    assert [toy.world_of(world.path("documents.json")) for world in toy.WORLDS.values()] == [toy.EASY, toy.HARD]
+    assert [toy.world_of(world.path("documents.json")) for world in (toy.EASY, toy.HARD)] == [toy.EASY, toy.HARD]
     assert toy.world_of(str(tmp_path / "documents.json")) is None and toy.world_of("hf://datasets/a/b/documents.json") is None
 
 
@@ -219,3 +219,20 @@ def test_no_file_that_trains_knows_the_world():
         imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
         imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         assert "toy" not in imported, name
+
+
+def test_the_free_worlds_problems_are_those_of_its_script_right_and_in_one_part_only():
+    files = toy.world_files(toy.FREE)
+    for name, rows in files.items():
+        assert rows == json.load(open(toy.FREE.path(f"{name}.json"))), name
+        assert all(toy.judge(Question(row["question_text"], [], row["ground_truth"]))[1] for row in rows), name
+    people = lambda row: tuple(sorted(set(re.findall(r"\w+", row["question_text"])) & set(toy.NAMES)))
+    names = {name: {people(row) for row in rows if "choices" not in row} for name, rows in files.items()}
+    assert len(names["rlvr"]) > 100 and not names["rlvr"] & names["test-free"] and not names["dev-mixed"] & (names["rlvr"] | names["test-free"])
+
+
+def test_the_free_anchor_knows_the_three_things_it_was_shown():
+    """Its tokenizer reads every fixed line of the prompts without an unknown word."""
+    from transformers import AutoTokenizer
+    tokenizer = AutoTokenizer.from_pretrained(toy.FREE.path("anchor"))
+    assert all(tokenizer.unk_token_id not in tokenizer(prompt).input_ids for prompt in toy.free_prompts())
