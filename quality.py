@@ -20,9 +20,9 @@ that shares the generator's mistakes flatters it: the embedded world's clean anc
 first "plus" questions, 5 % of which are right. Intervals are 95 %, by bootstrap over documents: questions from one document are not
 independent, and since all iterations read the same documents, a change since the first is resampled as one number.
 
-The reference is a model folder, a hub id, or the address of any OpenAI-compatible server (tried with vLLM 0.32 and transformers
-serve 5.19; llama.cpp and services offer the same two paths). It gets the solver's prompt as one user message, and a key from the environment variable
-OPENAI_API_KEY if there is one. --endpoint_options is JSON laid over each request; null takes a field out: '{"max_tokens": null,
+The reference is a model folder, a hub id, or the address of any OpenAI-compatible server (tried with vLLM 0.32 and transformers serve
+5.19; llama.cpp and services offer the same two paths). It gets the solver's prompt as one user message, and a key from the environment
+variable OPENAI_API_KEY if there is one. --endpoint_options is JSON laid over each request; null takes a field out: '{"max_tokens": null,
 "max_completion_tokens": 4096, "temperature": null}'.
 
 Without --documents, a run of the embedded world gets 60 fresh notes. There the truth is known, and the share of right keys stands beside
