@@ -42,7 +42,7 @@ def test_every_name_beside_a_file_is_in_that_file():
 
 
 def test_every_flag_is_a_setting_or_a_scripts_argument():
-    scripts = "".join(open(os.path.join(ROOT, f"{name}.py"), encoding="utf-8").read() for name in ("evaluate", "warmup", "bench", "toy", "race", "zoo", "report", "quality", "reality", "noise", "plan"))
+    scripts = "".join(open(os.path.join(ROOT, f"{name}.py"), encoding="utf-8").read() for name in ("evaluate", "warmup", "bench", "toy", "race", "zoo", "report", "quality", "reality", "noise", "plan", "bench_memory"))
     for flag in set(re.findall(r"--([a-z][\w-]*)", README)) - {"nproc_per_node", "help"}:
         assert flag in config.SETTINGS or f'"--{flag}"' in scripts or f'("{flag}"' in scripts, flag
 
