@@ -136,7 +136,7 @@ class Config:
     tokens_at_once: int = f(16384, "tokens of a forward and backward pass")
     logp_chunk: int = f(1024, "positions whose full log-softmax is in memory at once")
     grad_checkpoint: bool = f(False, "recompute activations in the backward pass")
-    shard: bool = f(True, "with several ranks: weights, gradients and AdamW in shards (FSDP2); false: whole copies", "", "FSDP")
+    shard: bool = f(True, "with several ranks: weights, gradients and AdamW in shards (FSDP2); false: whole copies, faster on a CPU", "", "FSDP")
     offload_idle: bool = f(True, "on CUDA, the role that is not at work waits in host memory with its AdamW")
     threads: int = f(0, "CPU threads; 0: torch's default")
     dtype: str = f("auto", "of the forward pass; auto: fp32 on a CPU, bf16 on CUDA, master weights fp32 either way", "", "bf16")
