@@ -60,7 +60,7 @@ import toy
 from baselines import (Skipped, World, bare_passes, centred, continuous, first_moments, generate, keeper, make_world, padded_dev_gradient,
                        padded_update, plain_scores, random_groups, trl_trainer, trl_update, with_own_logps)
 from config import TOY, Config
-from data import InputError, load_documents, load_questions
+from data import InputError, load_documents, load_questions, run_script
 from dugrpo import center
 from influence import dev_gradient, has_gradient, influence_scores
 from policy import Policy, sample, update
@@ -409,8 +409,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_script(main)

@@ -26,7 +26,6 @@ import argparse
 import itertools
 import json
 import random
-import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -38,7 +37,7 @@ import toy
 from baselines import random_groups
 from bench import machine, peak_bytes
 from config import Config
-from data import InputError
+from data import run_script
 from policy import Policy, batch_loss, micro_batches
 
 GB, MB = 2 ** 30, 2 ** 20
@@ -184,8 +183,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_script(main)

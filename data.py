@@ -27,6 +27,7 @@ a long section is halved at the paragraph nearest its middle until it fits, so i
 import json
 import random
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
@@ -34,6 +35,20 @@ from string import ascii_uppercase
 
 class InputError(Exception):
     """Something is wrong with what the user gave us. The message is one line; scripts print it and exit with code 2."""
+
+
+def run_script(main, stopped=None):
+    """What a script ends with: an InputError is its one line and exit code 2, Ctrl-C the line `stopped`, if there is one, and 130."""
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        if stopped is None:
+            raise
+        print(f"\n{stopped}", file=sys.stderr)
+        sys.exit(130)
 
 
 # ---------------------------------------------------------------- what travels

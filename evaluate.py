@@ -46,7 +46,7 @@ from tqdm import tqdm
 
 import config
 import solver as solver_role
-from data import InputError, keep_fitting, load_questions
+from data import InputError, keep_fitting, load_questions, run_script
 from policy import Policy
 from verify import Verifier
 
@@ -429,11 +429,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nstopped; with --json the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    run_script(main, stopped="stopped; with --json the same command goes on from here")

@@ -44,6 +44,12 @@ def load_written(path):
     return [question for question in load_items(path, ("question_id", "id"), read) if question]
 
 
+def unlike(dev, questions):
+    """Those of the questions whose text, but for case, space and punctuation, is not that of a dev question."""
+    known = {folded(question.question_text) for question in dev}
+    return [question for question in questions if folded(question.question_text) not in known]
+
+
 def instead(questions, t, cfg):
     """Questions nobody had to draft -> as many of them as there would be drafts, for iteration t = 1, 2, ...; each once per epoch."""
     return [questions[i] for i in document_batch(len(questions), cfg.drafts_per_step, cfg.seed, t - 1)]
@@ -56,9 +62,8 @@ class Problems:
     """
 
     def __init__(self, path, dev, cfg):
-        known = {folded(question.question_text) for question in dev}
         everything = load_questions(path) if path else []
-        self.pool = [question for question in everything if folded(question.question_text) not in known]
+        self.pool = unlike(dev, everything)
         self.excluded, self.n, self.seed = len(everything) - len(self.pool), cfg.rlvr_per_step, cfg.seed
 
     def of(self, t):
@@ -136,8 +141,7 @@ class DevSet:
     """
 
     def __init__(self, dev, pool, cfg):
-        known = {folded(question.question_text) for question in dev}
-        pool = [question for question in pool if folded(question.question_text) not in known]
+        pool = unlike(dev, pool)
         self.all = dev + random.Random(f"dev pool, seed {cfg.seed}").sample(pool, len(pool))
         self.active, self.next, self.period = list(range(len(dev))), len(dev), cfg.dev_refresh
 

@@ -66,11 +66,12 @@ def write_questions(generator, documents, key, cfg, solver):
     drafts = []
     for d, (document, row) in enumerate(zip(documents, rollouts)):
         drafts.append([])
+        shown = {folded(seed.question_text) for seed in document.seeds}
         for j, rollout in enumerate(row):
             question, reason = parse_question(rollout.text, random.Random(f"{key} {d} {j}"), cfg.min_choices, cfg.max_choices, cfg.question_type)
             if question and len(solver.prompt_ids(solver_role.prompt_text(question))) > cfg.max_prompt_tokens:
                 question, reason = None, "prompt_too_long"
-            if question and folded(question.question_text) in [folded(seed.question_text) for seed in document.seeds]:
+            if question and folded(question.question_text) in shown:
                 question, reason = None, "copies_seed"
             drafts[d].append(Draft(document, rollout, question, reason))
     return drafts

@@ -26,14 +26,13 @@ noise as the reason for DuGRPO: this shows how large it is in a run.
 """
 import argparse
 import random
-import sys
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 import reality
-from data import InputError
+from data import InputError, run_script
 from dugrpo import MODES, center, dugrpo
 from influence import dev_gradient
 
@@ -228,8 +227,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_script(main)

@@ -46,7 +46,6 @@ import contextlib
 import math
 import os
 import random
-import sys
 import tempfile
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
@@ -62,7 +61,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import config
 import ranks
-from data import InputError, Rollout
+from data import InputError, Rollout, run_script
 from log import Clock, Log
 from policy import Policy, answers_per_row
 
@@ -904,8 +903,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_script(main)

@@ -40,7 +40,6 @@ import json
 import os
 import random
 import re
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -57,7 +56,7 @@ import config
 import generator as generator_role
 import solver as solver_role
 import toy
-from data import Document, InputError, Question, Rollout, keep_fitting, load_documents, shorten
+from data import Document, InputError, Question, Rollout, keep_fitting, load_documents, run_script, shorten
 from evaluate import PIECE, Finished, columns, digest, given_answer, model_stamp, percent, sample_answers
 from policy import Policy
 from verify import Verifier
@@ -429,11 +428,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nstopped; with --json the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    run_script(main, stopped="stopped; with --json the same command goes on from here")

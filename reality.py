@@ -67,7 +67,7 @@ import expected
 import generator as generator_role
 import solver as solver_role
 import train
-from data import InputError, document_batch
+from data import InputError, document_batch, run_script
 from dugrpo import center
 from influence import borrowed_gradients, dev_gradient, has_gradient, influence_scores, norm, second_moment
 from policy import Policy, batch_loss, mean_length, micro_batches, update
@@ -657,8 +657,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_script(main)

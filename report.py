@@ -28,14 +28,13 @@ import json
 import math
 import os
 import re
-import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import torch
 
 import toy
-from data import InputError, Question, is_text, load_documents
+from data import InputError, Question, is_text, load_documents, run_script
 from dugrpo import MODES, dugrpo
 from log import duration, duplicate_share
 
@@ -492,8 +491,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_script(main)

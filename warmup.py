@@ -18,14 +18,13 @@ import argparse
 import json
 import math
 import random
-import sys
 
 import torch
 from tqdm import tqdm
 
 import generator
 import solver
-from data import InputError, Question, load_items, read_question
+from data import InputError, Question, load_items, read_question, run_script
 from policy import chat_ids, chat_stop_ids, load_model
 
 
@@ -156,8 +155,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_script(main)

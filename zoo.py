@@ -24,7 +24,6 @@ what a generator could be drawn to, not what it would find. Our own study; the p
 import argparse
 import json
 import random
-import sys
 from dataclasses import replace
 
 import torch
@@ -34,7 +33,7 @@ import config
 import rewards
 import solver as solver_role
 import toy
-from data import InputError, Question, load_questions
+from data import InputError, Question, load_questions, run_script
 from dugrpo import center
 from generator import parse_question
 from influence import dev_gradient, influence_scores
@@ -189,8 +188,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_script(main)
