@@ -474,7 +474,7 @@ def packed_masks(policy, positions, segments):
 
     0 and -inf in the type of the queries: of booleans torch would make such a mask in every layer and keep them all until the backward pass.
     """
-    L, mine, theirs = segments.shape[1], segments[:, :, None], segments[:, None, :]
+    mine, theirs = segments[:, :, None], segments[:, None, :]
     allowed = ((theirs == 0) | (theirs == mine)).tril_()[:, None]                                               # (B, 1, L, L)
     masks = masks_for(policy.model, allowed, positions, positions)
     dtype = torch.bfloat16 if policy.bf16 else torch.float32

@@ -68,7 +68,6 @@ import generator as generator_role
 import solver as solver_role
 import train
 from data import InputError, document_batch, run_script
-from dugrpo import center
 from influence import borrowed_gradients, dev_gradient, has_gradient, influence_scores, norm, second_moment
 from policy import Policy, batch_loss, mean_length, micro_batches, update
 from quality import run_config
@@ -154,7 +153,7 @@ def draw(world, m, wanted, most=20):
 def answered(world, questions, m, key, verifier):
     """-> (Q, m) answers, (Q, m) advantages."""
     answers = solver_role.answer_questions(world.solver, questions, m, key, world.cfg, what=key[3])
-    return answers, center(solver_role.settled(solver_role.shared_rewards(questions, answers, verifier)))
+    return answers, solver_role.advantages(answers, solver_role.shared_rewards(questions, answers, verifier), world.cfg)
 
 
 def scores(solver, answers, A_sol, g_dev, cfg, similarity=METHOD):

@@ -34,7 +34,6 @@ import rewards
 import solver as solver_role
 import toy
 from data import InputError, Question, load_questions, run_script
-from dugrpo import center
 from generator import parse_question
 from influence import dev_gradient, influence_scores
 from policy import Policy
@@ -111,10 +110,10 @@ def zoo(solver, dev, questions, cfg, verifier, key):
     dev_answers = solver_role.answer_questions(solver, dev, m, (*key, "dev"), cfg, what="dev answers")
     answers = solver_role.answer_questions(solver, valid, m, (*key, "answer"), cfg)
     r_dev, r = (solver_role.settled(solver_role.rewards(*pair, verifier)) for pair in ((dev, dev_answers), (valid, answers)))
-    g_dev = dev_gradient(solver, dev_answers, center(r_dev), cfg)
+    g_dev = dev_gradient(solver, dev_answers, solver_role.advantages(dev_answers, r_dev, cfg), cfg)
     if g_dev is None:
         raise InputError("every dev question was answered all right or all wrong, so there is no g_dev; give a run at another stage")
-    earned = {"influence": influence_scores(solver, answers, center(r), g_dev, cfg)[0]}
+    earned = {"influence": influence_scores(solver, answers, solver_role.advantages(answers, r, cfg), g_dev, cfg)[0]}
     earned |= {name: rewards.scores(name, valid, answers, r, key) for name in PAID[1:]}
     place = {id(question): q for q, question in enumerate(valid)}
     table = {}

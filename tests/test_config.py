@@ -103,7 +103,7 @@ def test_flags_arrive_in_the_type_of_their_field(flags, name, value):
 
 
 @pytest.mark.parametrize("flags, parts", [
-    (["--docs_per_stp", "3"], ["docs_per_stp", "did you mean docs_per_step"]),
+    (["--docs_per_stp", "3"], ["docs_per_stp", "did you mean docs_per_step or rlvr_per_step?"]),
     (["--docs-per-stp=3"], ["docs_per_step"]),
     (["--lr", "1e-3"], ["solver_lr or generator_lr"]),
     (["--zzzqq", "1"], ["zzzqq", "--help"]),
