@@ -48,6 +48,7 @@ class World:
     answers: list       # (Q, m) rollouts of random tokens
     A: torch.Tensor     # (Q, m) advantages, no row of zeros
     g_dev: list         # like policy.params
+    asked: object = None        # bench.Asked
 
 
 def centred(G, m, rng):

@@ -1,7 +1,8 @@
 """How fast the expensive stages are, against the plain way of doing the same and against the least that must be done; and how cost grows.
 
-    python bench.py                                     # the toy anchor, answers as long as the toy world's: about 8 minutes of one core
+    python bench.py                                     # the toy anchor, and what it answers to the toy world's questions
     python bench.py --size 20m --questions 6 --repeats 3 --json bench.json      # 20 million random weights, answers of 20 to 60 tokens
+    python bench.py --size 20m --written_by MODEL --documents FILE --dev FILE --test FILE       # ... and what another model answers
     python bench.py --stages update,rollouts            # only these
     python bench.py --stages ranks                      # needs two idle cores: train.py itself on 1 and 2 ranks
 
@@ -9,6 +10,7 @@ There is no equation here: nothing is computed that influence.py and policy.py d
 
     stage        what is compared                                                                               target
     influence    influence_scores; the plain way; a bare forward and backward over the same packed rows         plain 5, bare at most 1.10
+    random       the same for answers of random tokens, which have nothing in common                            plain 5, bare at most 1.10
     rollouts     sample; model.generate; transformers' continuous batching. Lengths are ragged                  generate 2
     update       one AdamW step: packed rows; padded rows; TRL's GRPOTrainer if trl is installed                -
     iteration    a whole one on the embedded world: ours; padded rows, generate and the plain influence         plain 3
@@ -25,12 +27,13 @@ A first round, not timed, compares the results, since only equal computations ma
 an update, and the lengths of the rollouts, which are drawn (that greedy ones are the same tokens is shown in tests/test_bench.py). What
 moves a model is followed, outside the clock, by putting it back. A way that cannot run here is skipped with one line that says why.
 
-Tokens are random and lengths chosen. Answers to be scored are uniform within LENGTHS. Rollouts are ragged: geometric with mean 24, so most
-are short, and cut at 128. generate is told where each of our rows ended and ends it there. Only response tokens count, never padding.
+In `influence` and `iteration` documents and questions are those of the embedded world, or of the files given, in the proportions of the toy
+preset (12 documents and 160 dev questions to 96 questions; --questions 96 is a whole iteration), and the model answers them, or the one that
+--written_by names. Where neither can answer, with random weights, responses are random tokens of random length, and all advantages random.
+Scored are the questions with both right and wrong answers. One model plays both roles.
 
-In `iteration` the documents and questions are those of the embedded world, in the proportions of its preset (12 documents and 160 dev
-questions to 96 questions; --questions 96 is a whole one), and the model answers them; one with random weights draws responses of random
-length and gets random advantages. One model plays both roles.
+Elsewhere tokens are random and lengths chosen. Answers to be scored are uniform within LENGTHS. Rollouts are ragged: geometric with mean 24,
+so most are short, and cut at 128. generate is told where each of our rows ended and ends it there. Only response tokens count, never padding.
 
 Memory is what torch's profiler counts: the most bytes in use at one time beyond those before, for the question with the most tokens. How it
 grows with length and vocabulary is in bench_memory.py.
@@ -157,8 +160,15 @@ def count(groups):
 
 
 def influence_stage(w, args):
+    """On what was answered to the questions, where answers differ in reward."""
+    kept = has_gradient(w.asked.A[2]).nonzero()[:, 0].tolist()
+    stage = random_stage(replace(w, answers=[w.asked.groups[2][q] for q in kept], A=w.asked.A[2][kept]), args)
+    return replace(stage, name=f"influence, {len(kept)} of {args.questions} questions")
+
+
+def random_stage(w, args):
     names = ("ours", "plain", "bare")
-    return Stage("influence", "token", dict.fromkeys(names, count(w.answers)),
+    return Stage("random", "token", dict.fromkeys(names, count(w.answers)),
                  {"ours": lambda: influence_scores(w.policy, w.answers, w.A, w.g_dev, w.cfg)[0],
                   "plain": lambda: plain_scores(w),
                   "bare": lambda: bare_passes(w)},
@@ -215,25 +225,35 @@ class Asked:
     A: list             # three tables of advantages
 
 
-def ask(policy, args, cfg, draws):
-    """The embedded world in the proportions of its preset: 160 dev questions and 12 documents to 96 questions."""
+def draws_of(policy, args, cfg):
+    """-> (policy as it samples, what sample is told): with random weights every token is equally likely, and every 24th on average the last."""
+    policy = copy.copy(policy)
+    if not args.size:
+        return policy, dict(temperature=cfg.temperature)
+    policy.stop_ids = list(range(policy.model.config.vocab_size // 24))
+    return policy, dict(temperature=1000.0, top_p=1.0, top_k=0)
+
+
+def ask(policy, args, cfg, writer=None):
+    """Documents and questions in the proportions of the toy preset, 160 dev questions and 12 documents to 96 questions, answered by the writer."""
     Q, m, rng = args.questions, args.answers, random.Random(0)
-    dev, questions = load_questions(TOY["dev"])[:max(1, Q * 160 // 96)], load_questions(TOY["test"])[:Q]
-    documents = load_documents(TOY["documents"])[:max(1, Q // 8)]
+    dev, questions = load_questions(args.dev)[:max(1, Q * 160 // 96)], load_questions(args.test)[:Q]
+    documents = load_documents(args.documents)[:max(1, Q // 8)]
     texts = [list(map(solver.prompt_text, dev)), list(map(generator.prompt_text, documents)), list(map(solver.prompt_text, questions))]
-    prompts = [[policy.prompt_ids(text) for text in part] for part in texts]
-    groups = [with_own_logps(policy, sample(policy, part, m, ("bench", i), cfg, **draws), cfg) for i, part in enumerate(prompts)]
+    who, draws = (writer, {}) if writer else draws_of(policy, args, cfg)
+    groups = [sample(who, [who.prompt_ids(text) for text in part], m, ("bench", i), cfg, **draws) for i, part in enumerate(texts)]
+    for rollout in (x for part in groups for group in part for x in group):                 # the writer may know more words than the model
+        rollout.prompt, rollout.response = ([token % policy.model.config.vocab_size for token in tokens] for tokens in (rollout.prompt, rollout.response))
+    groups, prompts = [with_own_logps(policy, part, cfg) for part in groups], [[group[0].prompt for group in part] for part in groups]
     A = [center(solver.rewards(dev, groups[0], None)), centred(len(prompts[1]), m, rng), center(solver.rewards(questions, groups[2], None))]
     return Asked(prompts, groups, [a if has_gradient(a).any() else centred(*a.shape, rng) for a in A])
 
 
 def iteration_stage(w, args):
     """Sampling for both roles, g_dev, influence, two updates. Verification and logs are left out of both ways."""
-    policy, m = copy.copy(w.policy), args.answers
+    x, m = w.asked, args.answers
     cfg = replace(w.cfg, rows_at_once=args.rows, minibatch_rows=12 * m)
-    draws = dict(temperature=1000.0, top_p=1.0, top_k=0) if args.size else dict(temperature=cfg.temperature)
-    policy.stop_ids = list(range(policy.model.config.vocab_size // 24)) if args.size else policy.stop_ids
-    x = ask(policy, args, cfg, draws)
+    policy, draws = draws_of(w.policy, args, cfg)
     ends = [[len(rollout.response) for group in part for rollout in group] for part in x.groups]
     kept = has_gradient(x.A[2]).nonzero()[:, 0].tolist()
 
@@ -352,10 +372,10 @@ def memory(w):
 
 # ---------------------------------------------------------------- the command
 
-STAGES = {"influence": influence_stage, "rollouts": rollouts_stage, "update": update_stage, "iteration": iteration_stage,
+STAGES = {"influence": influence_stage, "random": random_stage, "rollouts": rollouts_stage, "update": update_stage, "iteration": iteration_stage,
           "questions": questions_stage, "answers": answers_stage, "lengths": lengths_stage, "sizes": sizes_stage, "ranks": ranks_stage,
           "memory": None}                                   # of one question, no matter of time
-DEFAULT = "influence,rollouts,update,iteration,questions,answers,lengths,memory"
+DEFAULT = "influence,random,rollouts,update,iteration,questions,answers,lengths,memory"
 
 
 def machine():
@@ -370,8 +390,13 @@ def read_args(argv):
     parser.add_argument("--stages", default=DEFAULT, help=f"names separated by commas, of {', '.join(STAGES)}")
     parser.add_argument("--model", default=TOY["model"], help="model folder or hub id")
     parser.add_argument("--size", choices=SIZES, help="random weights of this size instead")
+    parser.add_argument("--written_by", metavar="MODEL", help="answers of another model; its tokens modulo the vocabulary")
+    for name in ("documents", "dev", "test"):
+        parser.add_argument(f"--{name}", default=TOY[name], metavar="FILE", help="the embedded world's unless given")
+    parser.add_argument("--max_response_tokens", type=int, default=128, help="limit of answers and drafts; 128 unless given")
     parser.add_argument("--lengths", choices=LENGTHS, help="toy, and long with --size, unless given")
-    for name, default in [("questions", 32), ("answers", 8), ("repeats", 5), ("threads", 1), ("rows", 64)]:
+    parser.add_argument("--questions", type=int, help="96, and 32 with --size, unless given")
+    for name, default in [("answers", 8), ("repeats", 5), ("threads", 1), ("rows", 64)]:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--most", type=int, help="questions of the stage `questions`; 512, and 32 with --size, unless given")
     parser.add_argument("--train", default="", metavar="FLAGS", help="further flags of train.py, for the stage `ranks`")
@@ -382,6 +407,9 @@ def read_args(argv):
     unknown = set(args.stages) - set(STAGES)
     if unknown:
         raise InputError(f"--stages {','.join(unknown)}: expected some of {', '.join(STAGES)}")
+    if args.written_by and "iteration" in args.stages:
+        raise InputError("--written_by: an iteration samples its own answers; leave one of the two out")
+    args.questions = args.questions or (32 if args.size else 96)
     args.lengths, args.most = args.lengths or ("long" if args.size else "toy"), args.most or (32 if args.size else 512)
     return args
 
@@ -389,9 +417,12 @@ def read_args(argv):
 def main(argv=None):
     args = read_args(argv)
     torch.set_num_threads(args.threads)
-    cfg = Config(device="cpu", dtype="fp32", tokens_at_once=4096)
+    cfg = Config(device="cpu", dtype="fp32", tokens_at_once=4096, max_response_tokens=args.max_response_tokens)
     policy = random_policy(args.size, cfg) if args.size else Policy("solver", args.model, 1e-5, cfg)
     w = make_world(policy, cfg, args.questions, args.answers, LENGTHS[args.lengths])
+    if {"influence", "iteration"} & set(args.stages):
+        writer = Policy("solver", args.written_by, 1e-5, cfg) if args.written_by else None
+        w.asked = ask(policy, args, replace(cfg, rows_at_once=args.rows), writer)
     model = {"model": args.size or os.path.basename(os.path.normpath(args.model)), "parameters": sum(p.numel() for p in policy.params)}
     report = {"machine": machine(), "settings": {k: x for k, x in (vars(args) | model).items() if k != "json"}, "stages": {}}
     print(report["machine"], report["settings"], sep="\n")

@@ -36,7 +36,7 @@ CHOICES = {
     "train_on": ("generated", "dev", "file"),
     "question_type": ("multiple_choice", "free_form"),
     "solver_keep": ("all", "top", "random"),
-    "sampler": ("plain", "vllm"),
+    "sampler": ("plain", "vllm"), "shard": ("auto", "true", "false"), "scoring": ("auto", "alone", "together"),
     "track": ("none", "tensorboard", "wandb"),
     "dtype": ("auto", "fp32", "bf16"),
     "device": ("auto", "cpu", "cuda"),
@@ -133,10 +133,13 @@ class Config:
     sampler: str = f("plain", "what samples; plain: our own loop; vllm: vLLM, if it is installed (vllm_sampler.py)")
     vllm_memory: float = f(0.4, "share of a GPU's memory that each role's vLLM engine takes")
     rows_at_once: int = f(256, "rows sampled side by side")
-    tokens_at_once: int = f(16384, "tokens of a forward and backward pass")
+    tokens_at_once: int = f(4096, "tokens of a forward and backward pass")
     logp_chunk: int = f(1024, "positions whose full log-softmax is in memory at once")
     grad_checkpoint: bool = f(False, "recompute activations in the backward pass")
-    shard: bool = f(True, "with several ranks: weights, gradients and AdamW in shards (FSDP2); false: whole copies, faster on a CPU", "", "FSDP")
+    shard: str = f("auto", "with several ranks: true: weights, gradients and AdamW in shards (FSDP2); false: whole copies; auto: shards on CUDA, and "
+                   "from a billion weights on", "", "FSDP")
+    scoring: str = f("auto", "with shards: alone: each rank scores questions of its own, with weights, v and g_dev gathered; together: all ranks "
+                     "one question, everything in shards; auto: alone, if that takes at most half of a GPU")
     offload_idle: bool = f(True, "on CUDA, the role that is not at work waits in host memory with its AdamW")
     threads: int = f(0, "CPU threads; 0: torch's default")
     dtype: str = f("auto", "of the forward pass; auto: fp32 on a CPU, bf16 on CUDA, master weights fp32 either way", "", "bf16")
@@ -210,7 +213,7 @@ PAPER_4B = dict(
     max_chunk_tokens=3072, iterations=100, seed=42, docs_per_step=128, minibatch_rows=256,
     solver_lr=2e-6, generator_lr=6e-6, max_prompt_tokens=4096, max_response_tokens=8192,
     eval_every=10, checkpoint_every=5, rows_at_once=32, tokens_at_once=32768, grad_checkpoint=True)      # this line is ours, and untried on a GPU
-PAPER_8B = PAPER_4B | dict(model="Qwen/Qwen3-8B-Base", generator_lr=4e-6)
+PAPER_8B = PAPER_4B | dict(model="Qwen/Qwen3-8B-Base", generator_lr=4e-6, rows_at_once=16)      # 16: what 80 GB hold beside it (plan.py)
 PRESETS = {"toy": TOY, "toy-hard": TOY_HARD, "toy-free": TOY_FREE, "small": SMALL, "paper-4b": PAPER_4B, "paper-8b": PAPER_8B}
 
 SHORT_NAMES = {                     # name: hub id, preset
@@ -223,7 +226,7 @@ SHORT_NAMES = {                     # name: hub id, preset
 
 # What a resumed run may change: how long it goes on, what it shows, and what only costs time and memory.
 CHANGEABLE = ("iterations", "eval_every", "eval_samples", "checkpoint_every", "save_every", "show_every", "track", "rows_at_once",
-              "tokens_at_once", "logp_chunk", "grad_checkpoint", "shard", "offload_idle", "threads", "device")
+              "tokens_at_once", "logp_chunk", "grad_checkpoint", "shard", "scoring", "offload_idle", "threads", "device")
 
 
 def parse(argv=None):

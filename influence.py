@@ -19,27 +19,33 @@ Both gradients are gradients of losses, so the signs cancel: s_hat > 0 says that
 s_hat is not invariant to the scale of g_q: v' holds g_q^2 beside the history, so a question with a large gradient rescales itself more. With no history
 (the first iteration: v = 0, t = 1) Gamma is about sign(g_q). Losing v on resume would silently change the reward, so it is always in the checkpoint.
 
-How it is computed: a hook on every parameter fires when the question's gradient for that tensor is complete, forms Gamma, adds its part of the dot
-product and of the norm, and drops the gradient. Memory: g_dev, plus the largest tensor twice. Only a question that needs several passes accumulates its
-whole gradient, until the last one. Where the model is so small that operators cost more than arithmetic, questions share a pass, each with a
-gradient of its own, for three times 4 MiB and the activations of their rows: influence_block.py. Without that file's one call below nothing but time changes.
+How it is computed: a hook on every parameter fires when the question's gradient for that tensor is complete, forms Gamma piece by piece, adds up the
+parts of the dot product and of the norms, and drops the gradient. Memory: g_dev, the largest tensor and a piece of it. Only a question that
+needs several passes accumulates its whole gradient, until the last one. Where the model is so small that operators cost more than arithmetic,
+questions share a pass, each with a gradient of its own, for three times 4 MiB and the activations of their rows: influence_block.py. Without that file's one call below nothing but time changes.
 
 The result is that of the plain way: a padded row per answer, the whole gradient, a pass over all parameters (tests/test_influence.py).
 No first moment, learning rate or weight decay in Gamma: those are common to all questions, or only scale it.
 
-On k ranks each rank scores questions of its own, longest first and dealt in turn: all end within one question of each other. No gradient is
-ever communicated. A solver in shards (shard.py) is gathered once per stage: weights, g_dev and v, whole on every rank, in bf16 on CUDA and in
-fp32 on a CPU. With P parameters and Q questions, in bytes per rank on CUDA, beside the shards (16 P / k, g_dev among them) and the activations:
+On k ranks that hold whole copies, each scores questions of its own, longest first and dealt in turn: all end within one question of each
+other, and no gradient is ever communicated. With a solver in shards (shard.py) there are two ways (--scoring):
 
-                                         held             moved               P = 8.2 G, k = 8, Q = 1,024 (computed, not run)
-    each rank its own questions (ours)   6 P              6 P per stage       49 GB held, 0.04 TB moved
-    all ranks on one question, by FSDP   two layers       8 P per question    59 TB moved
-    own questions, and weights, g_dev    two layers of    12 P per k          11 TB moved
-      and v gathered layer by layer        all three        questions
+    alone       the same, with weights, g_dev and v gathered once per stage, whole on every rank, in bf16 on CUDA and in fp32 on a CPU
+    together    the ranks divide the answers of one question. FSDP gathers layers and adds up gradients as in an update; the hook then sees
+                this rank's slice of g_q, beside the slices of v and g_dev that are here already. Nothing is gathered; three numbers are added up
 
-What is moved counts (k - 1) / k times. Ours holds 2 P more while a question that needs several passes accumulates its gradient. It fits a
-solver of 8B on 80 GB; for 14B and more the last way would have to be built. bf16 rounds each element of g_dev and v by at most 0.4 %; sums
-are taken in fp32.
+With P parameters and Q questions, in bytes per rank on CUDA, beside the shards (16 P / k, g_dev among them) and the activations; what is moved
+counts (k - 1) / k times:
+
+                 held             moved                        P = 8.2 G, k = 8, Q = 1,024 (computed, not run)
+    alone        6 P, or 8 P      6 P per stage                49 or 66 GB held, 0.04 TB moved
+    together     4 P / k, and     8 P per question and pass    4 GB and 3 GB of layers held, 59 TB moved
+                   two layers
+
+8 P is for questions that need several passes, whose gradient accumulates. `together` moves a gradient per question, which is what `alone` is there
+to avoid, so it is only taken where 8 P are more than half of a GPU: from 5B on 80 GB. Answers are long there and FSDP moves
+layers while others compute, so that on one node it takes about as long (plan.py); ranks beyond the m answers of a question are idle. Its sums
+are of fp32 slices; `alone` rounds each element of g_dev and v to bf16, by at most 0.4 %.
 """
 import contextlib
 import math
@@ -53,7 +59,10 @@ from influence_block import block_sums
 from policy import batch_loss, even_passes, mean_length, micro_batches
 
 
-def Gamma(g, v, k, beta2=0.999, eps=1e-8):
+PIECE = {"cpu": 2 ** 19, "cuda": 2 ** 24}       # elements of a gradient taken at a time: what stays in a core's cache; enough to keep a GPU busy
+
+
+def Gamma(g, v, k, beta2=0.999, eps=1e-8, out=None):
     """Gradient g, AdamW's second moment v and step count k -> the direction AdamW would move in, same shape; v is not changed.
 
     >>> Gamma(torch.tensor([2., -4.]), torch.tensor([4., 9.]), 6, beta2=0.9, eps=0.2)       # warm
@@ -62,16 +71,16 @@ def Gamma(g, v, k, beta2=0.999, eps=1e-8):
     tensor([ 1., -1.])
     """
     correction = 1 - beta2 ** (k + 1)
-    v_hat = (v * (beta2 / correction)).addcmul_(g, g, value=(1 - beta2) / correction)       # v' / (1 - beta2^t), a tensor of our own
-    return torch.div(g, v_hat.sqrt_().add_(eps), out=v_hat)                 # written over it: one temporary, however large the tensor
+    v_hat = torch.mul(v, beta2 / correction, out=out).addcmul_(g, g, value=(1 - beta2) / correction)        # v' / (1 - beta2^t), never v itself
+    return torch.div(g, v_hat.sqrt_().add_(eps), out=v_hat)                 # written over it: one temporary
 
 
 def second_moment(optimizer, p):
-    """(v, k) of one parameter; before AdamW's first step a zero that only looks like the parameter, and takes no memory."""
-    state = optimizer.state.get(p)
+    """(v, k) of one parameter, or of this rank's slice of it; before AdamW's first step a zero that only looks like it, and takes no memory."""
+    state, mine = optimizer.state.get(p), shard.local(p)
     if not state:
-        return p.new_zeros(()).expand_as(p), 0
-    return state["exp_avg_sq"], int(state["step"])
+        return mine.new_zeros(()).expand_as(mine), 0
+    return shard.local(state["exp_avg_sq"]), int(state["step"])
 
 
 @contextlib.contextmanager
@@ -121,6 +130,17 @@ def norm(g):
     return None if g is None else float(shard.total(torch.stack([shard.local(part).square().sum() for part in g]).sum(), g[0]).sqrt())
 
 
+def together(solver, cfg):
+    """Do all ranks score one question at a time?"""
+    memory = torch.cuda.get_device_properties(solver.device).total_memory if solver.device.type == "cuda" else math.inf
+    return solver.sharded and too_large(cfg, sum(p.numel() for p in solver.params), 2 if solver.bf16 else 4, memory)
+
+
+def too_large(cfg, P, b, memory):
+    """Should P parameters, in b bytes each, not be gathered to score alone on a device of so many bytes?"""
+    return cfg.scoring == "together" or (cfg.scoring == "auto" and 4 * b * P > memory / 2)
+
+
 def dev_ema(average, g_dev, decay):
     """Running mean of g_dev: first value g, then decay m + (1 - decay) g. decay 0 (the paper's recipes): g itself. None without a g_dev."""
     if not decay or g_dev is None or average is None:
@@ -136,8 +156,9 @@ class Streaming:
 
     def __init__(self, solver, g_dev, preconditioned, cfg):
         self.solver, self.preconditioned, self.cfg = solver, preconditioned, cfg
-        self.g_dev = {p: g.flatten() for p, g in zip(solver.params, g_dev)}                 # views
+        self.g_dev = {p: shard.local(g).flatten() for p, g in zip(solver.params, g_dev)}                 # views
         self.history = {p: second_moment(solver.optimizer, p) for p in solver.params} if preconditioned else {}
+        self.room = torch.empty(PIECE[solver.device.type], device=solver.device)
         self.handles = [p.register_post_accumulate_grad_hook(self.take) for p in solver.params]
         self.armed, self.sums = False, []
 
@@ -148,26 +169,31 @@ class Streaming:
         """The hook of parameter p: its gradient has just been completed."""
         if not self.armed:
             return
-        g = p.grad.float()                                                  # .float(): a sharded solver's whole copy may be in bf16
-        g, direction = g.flatten(), self.direction(p, g).flatten()
-        self.sums.append(torch.stack([torch.dot(self.g_dev[p].float(), direction), torch.dot(direction, direction), torch.dot(g, g)]))
+        self.sums += self.sums_of(p, shard.local(p.grad).flatten()[None])
         p.grad = None
 
-    def direction(self, p, g):
-        """A gradient of p, or several stacked -> Gamma, or the gradient itself where nothing is preconditioned."""
-        if not self.preconditioned:
-            return g
-        v, k = self.history[p]
-        return Gamma(g, v.float().expand_as(g), k, self.cfg.beta2, self.cfg.adam_eps)
+    def sums_of(self, p, g):
+        """(Q, n) gradients of p, of Q questions -> (3, Q) for each piece: <g_dev, direction>, |direction|^2, |g|^2.
+
+        The direction is Gamma, or the gradient itself where nothing is preconditioned. .float(): a sharded solver's whole copy may be in bf16.
+        """
+        v, k = self.history.get(p, (shard.local(p), 0))                     # without a history anything of its shape: it is not looked at
+        size = max(1, len(self.room) // len(g))
+        for g, v, g_dev in zip(g.split(size, dim=1), v.flatten().split(size), self.g_dev[p].split(size)):
+            g = g.float()
+            room = self.room[:g.numel()].view_as(g)
+            direction = Gamma(g, v.float().expand_as(g), k, self.cfg.beta2, self.cfg.adam_eps, out=room) if self.preconditioned else g
+            squares = [torch.linalg.vector_norm(x, dim=1).square() for x in (direction, g)]
+            yield torch.stack([direction @ g_dev.float(), *squares])
 
     def finish(self):
-        """-> (<g_dev, direction>, |direction|, |g_q|^2) of the question, ready for the next one."""
+        """-> (3,) <g_dev, direction>, |direction|^2, |g_q|^2 of the question, ready for the next one."""
         for p in self.solver.params:
             if p.grad is not None:                                          # touched by an earlier pass of the question but not by its last
                 self.take(p)
-        dot, squares, g_squares = torch.stack(self.sums).sum(dim=0)
+        sums = torch.stack(self.sums).sum(dim=0)[:, 0]
         self.armed, self.sums = False, []
-        return dot, squares.sqrt(), g_squares
+        return sums
 
     def close(self):
         for handle in self.handles:
@@ -178,7 +204,7 @@ def influence_scores(solver, answers, A_sol, g_dev, cfg):
     """(Q, m) answers to the generated questions -> (Q,) s_hat, (Q,) own_share. Zero where a group is all equal; all zero without a g_dev.
 
     cfg.similarity: preconditioned_cosine (the method), cosine (raw g_q), preconditioned_dot, dot. Weights, gradients, optimizer and random state are left
-    bit for bit as they were. Each rank scores its own questions. No question's gradient is ever mixed with another's.
+    bit for bit as they were. No question's gradient is ever mixed with another's.
     """
     s_hat, own_share = torch.zeros(2, len(answers))
     kept = has_gradient(A_sol).nonzero()[:, 0].tolist()
@@ -188,28 +214,33 @@ def influence_scores(solver, answers, A_sol, g_dev, cfg):
     kept.sort(key=lambda q: -sum(len(rollout.response) for rollout in answers[q]))         # dealt in turn: ranks end within one question
     solver.wake()
     norm_dev = max(norm(g_dev), 1e-12)
-    whole = solver.whole() if solver.sharded else solver
-    g_dev = [shard.whole(g.to(p.dtype)) for g, p in zip(g_dev, whole.params)]
-    v_sum = sum(float(second_moment(whole.optimizer, p)[0].sum(dtype=torch.float32)) for p in whole.params)
-    scores = []                                                             # [s_hat, own_share] of each question this rank scores
-    stream = Streaming(whole, g_dev, cfg.similarity.startswith("preconditioned"), cfg)
+    all_on_one = together(solver, cfg)
+    scorer = solver.whole() if solver.sharded and not all_on_one else solver
+    if scorer is not solver:
+        g_dev = [shard.whole(g.to(p.dtype)) for g, p in zip(g_dev, scorer.params)]
+    v_sum = shard.total(torch.stack([second_moment(scorer.optimizer, p)[0].sum(dtype=torch.float32) for p in scorer.params]).sum(), scorer.params[0])
+    mine = kept if all_on_one else ranks.share(kept)
+    parts = dict(parts=ranks.world(), part=ranks.rank()) if all_on_one else {}
+    sums, denominator = [], len(answers[0]) * Tbar
+    stream = Streaming(scorer, g_dev, cfg.similarity.startswith("preconditioned"), cfg)
     try:
-        with borrowed_gradients(whole.params):
-            mine = ranks.share(kept)
-            blocks = block_sums(whole, stream, mine, answers, A_sol, len(answers[0]) * Tbar, cfg)           # {} of all but small models
+        with borrowed_gradients(scorer.params):
+            blocks = {} if all_on_one else block_sums(scorer, stream, mine, answers, A_sol, denominator, cfg)       # {} of all but small models
             for q in tqdm(mine, desc="influence", unit="question", leave=False, disable=not ranks.is_main()):
-                passes = [] if q in blocks else micro_batches(whole, [(q, answers[q])], cfg)
+                passes = [] if q in blocks else even_passes(scorer, micro_batches(scorer, [(q, answers[q])], cfg, **parts))
                 for i, rows in enumerate(passes):
-                    loss, _ = batch_loss(whole, rows, A_sol, len(answers[q]) * Tbar, cfg)
+                    loss, _ = batch_loss(scorer, rows, A_sol, denominator, cfg)
                     if i == len(passes) - 1:
                         stream.arm()
                     loss.backward()
-                dot, length, g_squares = blocks[q] if q in blocks else stream.finish()
-                score = dot / (norm_dev * length.clamp(min=1e-12)) if cfg.similarity.endswith("cosine") else dot
-                own = (1 - cfg.beta2) * g_squares
-                scores.append([float(score), float(own / (cfg.beta2 * v_sum + own).clamp(min=1e-30))])
+                sums.append(blocks[q] if q in blocks else stream.finish())
     finally:
         stream.close()
-    s_hat[kept], own_share[kept] = torch.tensor(ranks.gather(scores, len(kept))).T
+    sums = torch.stack(sums) if sums else torch.zeros(0, 3)                 # (questions of this rank, 3)
+    every = shard.total(sums, scorer.params[0]).tolist() if all_on_one else ranks.gather(sums.tolist(), len(kept))
+    dot, squares, g_squares = torch.tensor(every).T                         # (questions,) each
+    own = (1 - cfg.beta2) * g_squares
+    s_hat[kept] = dot / (norm_dev * squares.sqrt().clamp(min=1e-12)) if cfg.similarity.endswith("cosine") else dot
+    own_share[kept] = own / (cfg.beta2 * v_sum.cpu() + own).clamp(min=1e-30)
     solver.skipped += int((~s_hat.isfinite()).sum())        # a gradient that is not finite scores 0 and is counted, as such an update is
     return s_hat.nan_to_num(0.0, 0.0, 0.0), own_share.nan_to_num(0.0, 0.0, 0.0)

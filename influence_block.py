@@ -9,7 +9,7 @@ questions, one packed row each, pays it once. The rows never meet, so the gradie
 
     code       shape              meaning
     Q                             questions of a block; L: length of the longest row
-    x, dy      (Q, L, H)          input of a module, gradient of its output; at the head (tokens, H), the tokens of all questions in turn
+    x, dy      (Q, L, H)          input of a module, gradient of its output; at the head (T, H), the predictions of all questions in turn
     g          (Q, like p)        the Q gradients of one parameter
 
 Weights do not require gradients during the pass, so autograd forms none of its own. A tensor's g is used up as soon as the last module that
@@ -50,13 +50,13 @@ def blocks(solver, questions, answers, cfg):
     out = []
     for q, row in rows:
         fits = out and len(out[-1]) < size and (len(out[-1]) + 1) * len(out[-1][0][1].ids) <= cfg.tokens_at_once
-        if not fits or sum(response_tokens(r) for _, r in out[-1] + [(q, row)]) > cfg.logp_chunk:           # head_logps cuts anywhere
+        if not fits or sum(predictions(r) for _, r in out[-1] + [(q, row)]) > cfg.logp_chunk:           # head_logps cuts anywhere
             out.append([])
         out[-1].append((q, row))
     return [block for block in out if len(block) > 1]
 
 
-def response_tokens(row):
+def predictions(row):
     return len(row.sources)
 
 
@@ -68,8 +68,9 @@ class Block:
 
     def __init__(self, solver, stream, rows):
         self.params, self.stream = solver.params, stream
-        self.lengths = [response_tokens(row) for row in rows]               # (Q,)
+        self.lengths = [predictions(row) for row in rows]                   # (Q,)
         self.uses, self.partial, self.sums, self.weights, self.handles = Counter(), {}, [], {}, []
+        self.room = {}                                                      # where products go: fresh memory costs more than they do
         for module in solver.model.modules():
             if isinstance(module, nn.Linear):
                 self.handles.append(module.register_forward_hook(self.linear))
@@ -99,13 +100,14 @@ class Block:
         y.register_hook(lambda dy: self.linear_gradients(module, x.to(dy.dtype), dy))
 
     def linear_gradients(self, module, x, dy):
-        """(Q, L, in) x, (Q, L, out) dy; at the head (tokens, in), (tokens, out)."""
+        """(Q, L, in) x, (Q, L, out) dy; at the head (T, in), (T, out)."""
         if x.dim() == 2:
             parts = list(zip(dy.split(self.lengths), x.split(self.lengths)))
             self.add(module.weight, torch.stack([d.T @ a for d, a in parts]))                   # (Q, out, in)
             biases = lambda: torch.stack([d.sum(0) for d, _ in parts])
         else:
-            self.add(module.weight, torch.bmm(dy.transpose(1, 2), x))
+            room = self.room.setdefault(dy.dtype, dy.new_empty(0)).resize_(len(x) * module.weight.numel())
+            self.add(module.weight, torch.bmm(dy.transpose(1, 2), x, out=room.view(len(x), *module.weight.shape)))
             biases = lambda: dy.sum(1)
         if module.bias is not None:
             self.add(module.bias, biases())                                                     # (Q, out)
@@ -139,16 +141,13 @@ class Block:
         if p in self.partial:
             g = g + self.partial.pop(p)
         if self.uses[p]:
-            self.partial[p] = g
+            self.partial[p] = g.clone()
         elif p in self.stream.g_dev:
-            g = g.float()
-            direction, g = self.stream.direction(p, g).flatten(1), g.flatten(1)
-            squares = [torch.linalg.vector_norm(x, dim=1).square() for x in (direction, g)]
-            self.sums.append(torch.stack([direction @ self.stream.g_dev[p].float(), *squares]))                 # (3, Q)
+            self.sums += self.stream.sums_of(p, g.flatten(1))
 
 
 def block_sums(solver, stream, questions, answers, A_sol, denominator, cfg):
-    """Questions -> {q: (<g_dev, direction>, |direction|, |g_q|^2)} of those that can share a pass; {} of a large or unknown model."""
+    """Questions -> {q: (3,) <g_dev, direction>, |direction|^2, |g_q|^2} of those that can share a pass; {} of a large or unknown model."""
     out = {}
     for pairs in tqdm(blocks(solver, questions, answers, cfg), desc="influence", unit="block", leave=False, disable=not ranks.is_main()):
         rows = [row for _, row in pairs]
@@ -158,6 +157,5 @@ def block_sums(solver, stream, questions, answers, A_sol, denominator, cfg):
             if any(p not in block.uses for p in solver.params):             # it is used elsewhere than in its module's forward
                 return {}
             loss.backward()
-        dots, squares, g_squares = torch.stack(block.sums).sum(dim=0)
-        out |= {q: sums for (q, _), *sums in zip(pairs, dots, squares.sqrt(), g_squares)}
+        out |= {q: sums for (q, _), sums in zip(pairs, torch.stack(block.sums).sum(dim=0).T)}
     return out

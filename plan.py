@@ -6,7 +6,8 @@
     python plan.py --check toy/anchor                                       plan and measurement side by side: two iterations on a CPU
 
 The design planned for: k ranks hold weights, gradients and AdamW in slices (shard.py); one role at a time is on the device, the other one's
-slices wait in host memory; a sampling stage gathers a plain copy in the compute dtype; to score, each rank gathers weights, v and g_dev.
+slices wait in host memory; a sampling stage gathers a plain copy in the compute dtype; to score, each rank gathers weights, v and g_dev, or
+where they would take more than half of a GPU all ranks score one question at a time in slices (influence.py: together).
 
 P parameters, P_l of one layer, P_rest outside the layers, W in the matrices of all layers; l layers, H hidden, I intermediate, A = heads x
 head size, K = kv heads x head size, V vocabulary, N = V H the largest tensor; b bytes of the compute dtype (bf16 2, fp32 4); rows of length
@@ -15,13 +16,14 @@ L, X tokens with padding, X2 = sum of L^2 over rows.
     bytes held      weights 4 P / k      AdamW 8 P / k      gradients or g_dev 4 P / k      idle role, in host memory 12 P / k
                     copy to sample from  b P             (none in fp32 on one rank)
                     copy to train with   b (2 P_l + P_rest), on one rank b P in bf16 and none in fp32
-                    copies to score with 3 b P, if k > 1; and b P for the gradient of a question that needs several passes
+                    copies to score with 3 b P, if k > 1; and b P for the gradient of a question that needs several passes;
+                                         in slices only 4 P / k for that
     of a pass       activations, a layer b X (6 H + 4 A + 4 I) + b X2 (the mask as numbers);  bf16: + 4 H X, the norms' fp32 copies
                                          with q and k norms 2 b X (A + K), in bf16 6 X (A + K)
                     of all layers        l times that; recomputed: once, and b l H X
                     beside the layers    b H (2 X + targets), and 2 b I X while a layer runs backward
                     logits               12 V (bf16: 14) for each of at most logp_chunk targets; a third of it once the loss is known
-                    largest tensor       N as a gradient, 2 or 3 times at the end if embedding and head are tied; scoring: Gamma too
+                    largest tensor       N as a gradient, 2 or 3 times at the end if embedding and head are tied; scoring: and a piece
     of sampling     KV cache             2 l K b for each cell, a cell being one row's place in one column of the cache
                     activations          K b for each cell of one layer, and 2 A b where kv heads are repeated; a prefill b X (2 H + 3 I)
                     logits               24 V per row, 36 V with top_k or top_p
@@ -30,6 +32,7 @@ L, X tokens with padding, X2 = sum of L^2 over rows.
                     recomputed           + 2 (W - l H I) X + 4 l A X2, and 2 H V targets where the head is chunked
                     sampling             prefill as forward; 2 W per row and step, 4 l A per cell and step, 2 H V per token drawn
     bytes moved     gather to sample b P    a pass (2 b + 4) P    gather to score 3 b P    each (k - 1) / k times; roles swap 24 P / k
+                    in slices, a question's passes as all passes
     seconds         training, prefill    the larger of FLOPs / (peak x mfu) and bytes moved / link, since FSDP overlaps them
                     decoding             the larger of steps x l x layer_us and (b (W + N) a step + cache traffic) / (bandwidth x share)
                     cache traffic        the cache three times (read, copied to grow by a column), 2 A / K more where kv heads repeat
@@ -37,6 +40,7 @@ L, X tokens with padding, X2 = sum of L^2 over rows.
 Which rows share a pass, which prompts join when, how full the batch is: `sample` and `micro_batches` are played through on lengths alone,
 and policy.answers_per_row says how often a prompt is read. Lengths are assumed: log-normal with a mean and a spread, cut at the limit and
 scaled back to the mean, at even quantiles so that nothing is left to chance; prompts and answers independent. Ranks wait for the slowest.
+What answers begin with alike goes through the model once (policy.pack); nothing, it is assumed, since long answers part early.
 
 Not in it: fragmentation and CUDA's own memory (a tenth of the device is left free for them), vLLM, loading, checks of answers, failures.
 Nothing here has run on a GPU. The rates are assumptions, printed with every plan; bytes, tokens and FLOPs are compared with measurements.
@@ -49,7 +53,7 @@ import random
 import tempfile
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from statistics import NormalDist
 from types import SimpleNamespace
 from unittest import mock
@@ -61,9 +65,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import config
 import ranks
-from data import InputError, Rollout, run_script
+import shard
+from data import InputError, run_script
+from influence import PIECE, too_large
 from log import Clock, Log
-from policy import Policy, answers_per_row
+from policy import Policy, answers_per_row, in_common, tree_order
 
 FREE_SHARE = 0.1                # of the device: fragmentation, CUDA's and nccl's own memory
 NODE = 8                        # GPUs that share a fast link
@@ -122,6 +128,7 @@ class Rollouts:
     """Rollouts of one kind: how many prompts, answers to each, prompts with a gradient; (mean, standard deviation) of lengths in tokens.
 
     alike: share of the variance of response lengths that the answers to one prompt have in common.
+    trees: of some prompts, in order: tokens of prompt and answers without what one answer has in common with another. Empty: nothing is.
     """
     prompts: int
     answers: int
@@ -130,6 +137,7 @@ class Rollouts:
     response: tuple
     alike: float = 0.0
     longest: tuple = (math.inf, math.inf)       # prompt, response; never beyond the config's limits
+    trees: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -221,14 +229,30 @@ def whole_lengths(z, mean, deviation, limit):
 
 @lru_cache(maxsize=256)
 def groups_of(rollouts, count, prompt_limit, response_limit):
-    """-> ((prompt length, (response lengths)), ...) of `count` prompts."""
+    """-> ((prompt length, (response lengths), (tokens each has in common with the one before)), ...) of `count` prompts."""
     if not count:
         return ()
     rng, n = random.Random(0), rollouts.answers
     prompts = whole_lengths(quantiles(count, rng), *rollouts.prompt, prompt_limit)
     shared, own = np.repeat(quantiles(count, rng), n), quantiles(count * n, rng)
     responses = whole_lengths(rollouts.alike ** 0.5 * shared + (1 - rollouts.alike) ** 0.5 * own, *rollouts.response, response_limit)
-    return tuple((p, tuple(responses[i * n:(i + 1) * n])) for i, p in enumerate(prompts))
+    answers = [tuple(responses[i * n:(i + 1) * n]) for i in range(count)]
+    again = [0] * count
+    if rollouts.trees:                                                      # where there are more tokens, the tree is larger
+        order = sorted(range(count), key=lambda i: (prompts[i] + sum(answers[i]), rng.random()))
+        for i, tree in zip(order, np.quantile(rollouts.trees, (np.arange(count) + 0.5) / count, method="inverted_cdf")):
+            again[i] = max(0, prompts[i] + sum(answers[i]) - round(tree))
+    return tuple((p, own, spread_out(own, left)) for p, own, left in zip(prompts, answers, again))
+
+
+def spread_out(responses, left):
+    """Response lengths -> how many input tokens each has in common with the one before: `left` in all, evenly, as far as they are that long."""
+    common = [0] * len(responses)
+    most = [0] + [min(a, b) - 1 for a, b in zip(responses, responses[1:])]
+    while left and common != most:
+        for i in [i for i, (c, x) in enumerate(zip(common, most)) if c < x][:left]:
+            common[i], left = common[i] + 1, left - 1
+    return tuple(common)
 
 
 @dataclass
@@ -261,8 +285,8 @@ def sampling(groups, rows_at_once, tokens_at_once):
             tokens, own = longest * len(taken), longest * len(taken) * n
             s.prefill, s.squares = s.prefill + tokens, s.squares + tokens * longest
             s.first = max(s.first, (before, tokens, tokens * longest), key=lambda x: x[0] / 2 + x[1])
-            length = np.concatenate([length, np.repeat([p for p, _ in taken], n)])
-            left = np.concatenate([left, [r for _, responses in taken for r in responses]]).astype(np.int64)
+            length = np.concatenate([length, np.repeat([p for p, *_ in taken], n)])
+            left = np.concatenate([left, [r for _, responses, _ in taken for r in responses]]).astype(np.int64)
             s.join = max(s.join, len(length) * int(length.max()) + (own if before else 0))
         stride = 1 if joins() else int(left.min())
         R, columns = len(length), int(length.max()) + np.arange(1, stride)          # of the steps before the last draw
@@ -281,7 +305,7 @@ class Pass:
     """One forward and backward pass over packed rows."""
     rows: int
     L: int                      # padded length of a row
-    targets: int                # response tokens
+    targets: int                # predictions: response tokens, without those that another answer has in common
 
     @property
     def tokens(self):
@@ -293,17 +317,18 @@ class Pass:
 
 
 @lru_cache(maxsize=8192)
-def passes(groups, s, limit):
+def passes(groups, s, limit, parts=1, part=0):
     """Groups -> list of Pass, as policy.micro_batches makes them."""
     layout = SimpleNamespace(num_hidden_layers=s.layers, num_attention_heads=s.heads, head_dim=s.A // s.heads, hidden_size=s.H)
     policy = SimpleNamespace(layer_weights=s.W, model=SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: layout)))
     rows = []
-    for prompt, responses in groups:
-        k = answers_per_row(policy, [Rollout(range(prompt), range(n), [], True, "") for n in responses], limit)    # looks at lengths only
-        parts = [responses[i:i + k] for i in range(0, len(responses), k)]
-        rows += [(prompt + sum(part) - len(part), sum(part)) for part in parts]             # an answer's last token is never fed
+    for prompt, responses, common in groups:
+        k = min(answers_per_row(policy, prompt, responses, common, limit), math.ceil(len(responses) / parts))
+        for i in range(0, len(responses), k):
+            targets = sum(responses[i:i + k]) - sum(common[i + 1:i + k])
+            rows.append((prompt + targets - len(responses[i:i + k]), targets))              # an answer's last token is never fed
     batches = []
-    for L, targets in sorted(rows, reverse=True):
+    for L, targets in sorted(rows, reverse=True)[part::parts]:
         if not batches or (batches[-1].rows + 1) * batches[-1].L > limit:
             batches.append(Pass(0, L, 0))
         batches[-1].rows, batches[-1].targets = batches[-1].rows + 1, batches[-1].targets + targets
@@ -359,15 +384,15 @@ def heaviest(batches, s, cfg, b):
     return max(batches, key=lambda x: activations(s, x, cfg, b) + logits(s, x, cfg, b))
 
 
-def backward_moments(s, base, x, cfg, b, gradient, Gamma=0):
+def backward_moments(s, base, x, cfg, b, gradient, scoring=0):
     """Pass x when it knows its logits, when it has the head's gradient, and when its last layer runs backward.
 
-    gradient, Gamma: bytes per element of a gradient, and of a gradient with what scoring makes of it.
+    gradient: bytes per element of a gradient; scoring: bytes of what is made of a gradient, a piece at a time.
     """
     base, head = base | {"activations": activations(s, x, cfg, b)}, gradient * s.N
     chunks = 2 if x.targets > cfg.logp_chunk else 1                         # the head's gradient so far, and that of a chunk
     return [base | {"logits": logits(s, x, cfg, b)},
-            base | {"logits": logits(s, x, cfg, b) / 3, "largest tensor": max(head * chunks, 0 if s.tied else Gamma * s.N)},
+            base | {"logits": logits(s, x, cfg, b) / 3, "largest tensor": max(head * chunks, 0 if s.tied else head + scoring)},
             base | {"backward": 2 * s.I * b * x.tokens, "largest tensor": head if s.tied else 0}]          # tied: waits for the embedding's
 
 
@@ -393,19 +418,19 @@ def update_moments(s, batches, most, cfg, k, b, cuda):
     return pass_moments(s, held(s, k), "gradients", batches, most, cfg, k, b) + [step]
 
 
-def influence_moments(s, dev, most, questions, cfg, k, b, streamed=False):
-    """dev: the passes of g_dev, at most `most` in a row; questions: the passes of each question. streamed: no copies are gathered."""
+def influence_moments(s, dev, most, questions, cfg, k, b, slices=False):
+    """dev: the passes of g_dev, at most `most` in a row; questions: the passes of each question. slices: no copies are gathered."""
     base, every = held(s, k) | {"g_dev": 4 * s.P / k}, [x for q in questions for x in q]
     moments = pass_moments(s, held(s, k), "g_dev", dev, most, cfg, k, b) if dev else []
-    if streamed and questions:
+    if slices and questions:
         moments += pass_moments(s, base, "gradients", every, 2, cfg, k, b)
     elif questions:
         gradient = b if k > 1 else 4
-        Gamma = gradient + (12 if gradient == 2 else 4)                     # of a bf16 gradient: fp32 copies first
+        scoring = min(s.N, PIECE["cpu" if b == 4 else "cuda"]) * (16 if gradient == 2 else 4)        # of bf16 tensors: fp32 copies first
         base |= {"gathered weights, v, g_dev": 3 * b * s.P} if k > 1 else {"compute copy": b * s.P} if b == 2 else {}
         base |= {"gradients": gradient * s.P} if any(len(q) > 1 for q in questions) else {}
-        moments += backward_moments(s, base, heaviest(every, s, cfg, b), cfg, b, gradient, Gamma)
-        moments += [base | {"largest tensor": max(3 * gradient if s.tied else 0, Gamma) * s.N}]
+        moments += backward_moments(s, base, heaviest(every, s, cfg, b), cfg, b, gradient, scoring)
+        moments += [base | {"largest tensor": (3 if s.tied else 1) * gradient * s.N + scoring}]
     return moments
 
 
@@ -435,7 +460,6 @@ class Setting:
     rollouts: dict              # {"dev", "draft", "answer", "test": Rollouts}
     machine: Machine
     cuda: bool = True
-    streamed: bool = False      # not built: influence with all ranks on one question, everything in shards
 
     @property
     def ranks(self):
@@ -443,11 +467,17 @@ class Setting:
 
     @property
     def k(self):
-        return self.ranks if getattr(self.cfg, "shard", True) else 1
+        return self.ranks if shard.wanted(self.cfg, self.shapes["solver"].P, self.cuda) else 1
 
     @property
     def b(self):
         return 2 if self.cfg.dtype == "bf16" or (self.cfg.dtype == "auto" and self.cuda) else 4
+
+    @property
+    def together(self):
+        """Do all ranks score one question at a time?"""
+        memory = self.machine.gpu_gb * 1e9 if self.cuda else math.inf
+        return self.k > 1 and too_large(self.cfg, self.shapes["solver"].P, self.b, memory)
 
     @property
     def takes_turns(self):
@@ -463,6 +493,10 @@ class Setting:
 def share(items, ranks):
     """-> the items of each rank, as ranks.share deals them."""
     return [items[rank::ranks] for rank in range(ranks)]
+
+
+def response_tokens(groups):
+    return sum(sum(responses) for _, responses, _ in groups)
 
 
 def worst(moments):
@@ -503,7 +537,7 @@ def update_stage(p, name, role, kind):
     every, most, flops, moved, seconds = training(p, s, [groups[i:i + size] for i in range(0, len(groups), size)])
     if not every:
         return Stage(name)
-    return Stage(name, worst(update_moments(s, every, most, p.cfg, p.k, p.b, p.cuda)), tokens=sum(x.targets for x in every),
+    return Stage(name, worst(update_moments(s, every, most, p.cfg, p.k, p.b, p.cuda)), tokens=response_tokens(groups),
                  through=sum(x.tokens for x in every), flops=flops, moved=moved, seconds=seconds)
 
 
@@ -515,14 +549,19 @@ def influence_stage(p):
     questions = [passes((group,), s, p.cfg.tokens_at_once) for group in groups]
     cost = [sum(sum(pass_flops(s, x, p.cfg) for x in q) for q in part) for part in share(questions, p.ranks)]
     flat, gathered = [x for q in questions for x in q], s.P * (p.k - 1) / p.k
-    if p.streamed:                                      # the ranks divide a question's rows; each pass is as much traffic as in training
-        traffic = len(questions) * gathered * (2 * p.b + 4)
-        seconds += max(sum(cost) / p.ranks / p.machine.flops, traffic / p.machine.link)
+    if p.together:                                      # the ranks divide a question's rows; each pass is as much traffic as in training
+        dealt = [[passes((group,), s, p.cfg.tokens_at_once, p.ranks, r) for r in range(p.ranks)] for group in groups]
+        questions = [[x for each in q for x in each] for q in dealt]
+        cost = [sum(pass_flops(s, x, p.cfg) for x in q) for q in questions]
+        flat, most_each = [x for q in questions for x in q], [max(map(len, q)) for q in dealt]
+        traffic = sum(most_each) * gathered * (2 * p.b + 4)
+        slowest = sum(max(sum(pass_flops(s, x, p.cfg) for x in each) for each in q) for q in dealt)
+        seconds += max(slowest / p.machine.flops, traffic / p.machine.link)
     else:
         traffic = 3 * p.b * gathered
         seconds += max(cost) / p.machine.flops + traffic / p.machine.link
-    every, moments = every + flat, influence_moments(s, every, most, questions, p.cfg, p.k, p.b, p.streamed)
-    return Stage("influence", worst(moments) if moments else {}, tokens=sum(x.targets for x in every), through=sum(x.tokens for x in every),
+    every, moments = every + flat, influence_moments(s, every, most, questions, p.cfg, p.k, p.b, p.together)
+    return Stage("influence", worst(moments) if moments else {}, tokens=response_tokens(dev) + response_tokens(groups), through=sum(x.tokens for x in every),
                  flops=flops + sum(cost), moved=moved + traffic, seconds=seconds)
 
 
@@ -589,8 +628,13 @@ def recomputation(p):
         yield "--grad_checkpoint", replace(p, cfg=replace(p.cfg, grad_checkpoint=True))
 
 
+def in_slices(p):
+    if p.k > 1 and not p.together:
+        yield "--scoring together", replace(p, cfg=replace(p.cfg, scoring="together"))
+
+
 LEVERS = [recomputation, lambda p: halvings(p, "rows_at_once", p.cfg.answers_per_question), lambda p: halvings(p, "tokens_at_once", 1024),
-          lambda p: halvings(p, "logp_chunk", 128), shorter, more_gpus]
+          lambda p: halvings(p, "logp_chunk", 128), in_slices, shorter, more_gpus]
 
 
 def alone(p, stage):
@@ -623,12 +667,7 @@ def together(p, stage):
 
 def not_built(p, stage):
     """What other designs would give to a stage that does not fit."""
-    notes = [f"AdamW's m, v in host memory meanwhile, {stage.buffers.get('AdamW m, v', 0) / 1e9:.0f} GB less"]
-    if stage.name == "influence" and p.k > 1:
-        shards = influence_stage(replace(p, streamed=True))
-        notes.append(f"all ranks on one question with everything in shards, {shards.peak / 1e9:.0f} GB, "
-                     f"{shards.moved / 1e12:.1f} TB moved, {shards.seconds / 60:.1f} minutes")
-    return "not built: " + "; ".join(notes)
+    return f"not built: AdamW's m, v in host memory meanwhile, {stage.buffers.get('AdamW m, v', 0) / 1e9:.0f} GB less"
 
 
 # ---------------------------------------------------------------- printing
@@ -755,18 +794,20 @@ def tables(machine, assumed):
 # ---------------------------------------------------------------- plan against measurement
 
 def lengths(groups):
-    """(G, m) rollouts -> the last four fields of Rollouts: means, standard deviations, alike, longest."""
+    """(G, m) rollouts -> the last five fields of Rollouts: means, standard deviations, alike, longest, trees."""
     prompts = np.array([len(group[0].prompt) for group in groups], dtype=float)                    # (G,)
     responses = np.array([[len(x.response) for x in group] for group in groups], dtype=float)      # (G, m)
     within = responses.var(axis=1, ddof=1).mean()
     between = responses.mean(axis=1).var() - within / responses.shape[1]
     alike = float(np.clip(between / max(between + within, 1e-9), 0, 1))
-    return (prompts.mean(), prompts.std()), (responses.mean(), responses.std()), alike, (prompts.max(), responses.max())
+    again = [sum(in_common(group[a].response[:-1], group[b].response[:-1]) for a, b in pairwise(tree_order(group))) for group in groups]
+    return ((prompts.mean(), prompts.std()), (responses.mean(), responses.std()), alike, (prompts.max(), responses.max()),
+            tuple(sorted(prompts + responses.sum(axis=1) - again)))
 
 
 def measured_rollouts(facts):
     """What log.iteration was told -> {kind: Rollouts}, and of those with a gradient {"kind kept": Rollouts}: counts, and means, deviations
-    and maxima of lengths."""
+    and maxima of lengths, and what answers have in common."""
     flat = lambda r: ((r == r.max(dim=1, keepdim=True).values).all(dim=1).tolist() if len(r) else [])
     drafts = [[draft.rollout for draft in row] for row in facts["drafts"]]
     kinds = {"dev": (facts["dev_answers"], flat(facts["r_dev"])), "draft": (drafts, (facts["A_gen"] == 0).all(dim=1).tolist()),

@@ -15,10 +15,11 @@ constant they divide by:
     Tbar          T bar                mean response length of the whole update batch, in tokens
     B             B                    nominal mini-batch size in rows; a short last mini-batch is still divided by B
 
-A row is a prompt and several of its answers: position ids restart after the prompt, and a mask lets each answer see the prompt and itself. The numbers
-are those of one row per answer, for fewer tokens wherever the prompt is not short. Micro-batches, packing, padding and ranks change no gradient (tests/test_policy.py).
+A row is a prompt and several of its answers, as a tree: the prompt stands in it once, and so does whatever several answers begin with. A token's
+position is its depth, and a mask lets it see its ancestors. The numbers are those of one row per answer, for fewer tokens wherever the prompt is not
+short or answers begin alike. Micro-batches, packing, padding and ranks change no gradient (tests/test_policy.py).
 
-Ours, where the paper leaves it open: rows are packed; mini-batches keep the order of the batch; the last token of an answer is never fed to the model, since
+Ours, where the paper leaves it open: rows are packed as trees; mini-batches keep the order of the batch; the last token of an answer is never fed to the model, since
 nothing is predicted from it; a response also ends at the token that ends a turn in the chat template. Missing on purpose, as in the paper: a KL term, an
 entropy term, a value network, a second epoch.
 """
@@ -46,8 +47,8 @@ from data import InputError, Rollout
 
 # ---------------------------------------------------------------- model and tokenizer
 
-def load_model(path, device="cpu"):
-    """A model folder or hub id -> (model in fp32, tokenizer). Weights are read from safetensors only: a pickle can run code."""
+def load_model(path):
+    """A model folder or hub id -> (model in fp32 in host memory, tokenizer). Weights are read from safetensors only: a pickle can run code."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
         model, info = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, use_safetensors=True, attn_implementation="sdpa",
@@ -56,8 +57,7 @@ def load_model(path, device="cpu"):
         raise InputError(f"model {path}: cannot be loaded as a Hugging Face model folder or hub id ({' '.join(str(error).split())[:200]})")
     if info["missing_keys"]:                                                # transformers would fill them with noise
         raise InputError(f"model {path}: {len(info['missing_keys'])} weights are missing, {sorted(info['missing_keys'])[0]} among them")
-    model.eval().to(device)                                                 # eval: dropout would make logp differ from the sampler's
-    return model, tokenizer
+    return model.eval(), tokenizer                                          # eval: dropout would make logp differ from the sampler's
 
 
 def chat_text(tokenizer, text):
@@ -104,9 +104,12 @@ class Policy:
 
     def __init__(self, role, path, lr, cfg):
         self.role, self.lr = role, lr
-        self.device, self.sharded = device_of(cfg), cfg.shard and ranks.world() > 1
+        self.device = device_of(cfg)
         self.bf16 = cfg.dtype == "bf16" or (cfg.dtype == "auto" and self.device.type == "cuda")
-        self.model, self.tokenizer = load_model(path, "cpu" if self.sharded else self.device)
+        self.model, self.tokenizer = load_model(path)
+        self.sharded = ranks.world() > 1 and shard.wanted(cfg, sum(p.numel() for p in self.model.parameters()), self.device.type == "cuda")
+        if not self.sharded:
+            self.model.to(self.device)
         self.stop_ids = chat_stop_ids(self.tokenizer)
         extra = self.model.generation_config.eos_token_id
         self.stop_ids += [i for i in (extra if isinstance(extra, list) else [extra]) if i is not None and i not in self.stop_ids]
@@ -393,61 +396,92 @@ def sample(policy, prompts, n, key, cfg, temperature=None, top_p=None, top_k=Non
 
 @dataclass
 class Row:
-    """A prompt and some of its answers, ready for one forward pass. Every list but the last two has one entry per input token."""
+    """A prompt and some of its answers as a tree, depth first, ready for one forward pass. The first three lists have one entry per input token."""
     ids: list
-    positions: list         # restart after the prompt for every answer
-    segments: list          # 0 for the prompt, 1, 2, ... for the answers
-    sources: list           # where each response token is predicted from (an index into ids)
+    positions: list         # depth: the prompt counts from 0, every answer goes on from there
+    ends: list              # a token's descendants stand behind it, up to here; nothing else sees it
+    sources: list           # one per prediction: where it is made (an index into ids) ...
+    targets: list           # ... and of which token
+    spread: list            # one per response token, answer after answer: which prediction it is
     answers: list           # (flat index g * m + i, rollout) of the answers inside
 
 
-def answers_per_row(policy, group, limit):
+def tree_order(group):
+    """Answers of one prompt -> their indices, sorted by tokens: sorted lists are a tree read depth first."""
+    return sorted(range(len(group)), key=lambda i: group[i].response)
+
+
+def in_common(a, b):
+    """How many tokens two lists begin with alike."""
+    return next((t for t, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+
+
+def answers_per_row(policy, prompt, lengths, common, limit):
     """How many answers should share one reading of the prompt: the number with the fewest FLOPs.
 
-    A row of L tokens costs about 2 P_layers L + 4 W L^2 (P_layers weights in the layers; W = layers x heads x head size). Packing saves prompt tokens and
+    prompt: its length; lengths, common: (m,) of the answers in tree order: response lengths, and how much of each the one before has brought.
+    A row of L tokens costs about 2 P_layers L + 4 W L^2 (P_layers weights in the layers; W = layers x heads x head size). Packing saves tokens and
     pays for attention between answers that the mask then throws away, so long answers to a short prompt go one to a row.
     """
     config = policy.model.config.get_text_config()
     width = config.num_hidden_layers * config.num_attention_heads * (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
-    prompt, lengths = len(group[0].prompt), [len(rollout.response) for rollout in group]
 
     def flops(k):
-        rows = [prompt + sum(lengths[i:i + k]) for i in range(0, len(lengths), k)]
+        rows = [prompt + sum(lengths[i:i + k]) - sum(common[i + 1:i + k]) for i in range(0, len(lengths), k)]
         return sum(2 * policy.layer_weights * L + 4 * width * L * L for L in rows) if k == 1 or max(rows) <= limit else math.inf
-    return min(range(1, len(group) + 1), key=flops)
+    return min(range(1, len(lengths) + 1), key=flops)
 
 
 def pack(group, g, k):
     """One group -> its rows of at most k answers. The last token of a response is a target only: nothing is predicted from it."""
-    rows = []
-    for start in range(0, len(group), k):
-        prompt = group[0].prompt
-        row = Row(list(prompt), list(range(len(prompt))), [0] * len(prompt), [], [])
-        for i in range(start, min(start + k, len(group))):
-            response = group[i].response
-            base = len(row.ids)
-            row.sources += [len(prompt) - 1] + list(range(base, base + len(response) - 1))
-            row.ids += response[:-1]
-            row.positions += range(len(prompt), len(prompt) + len(response) - 1)
-            row.segments += [i - start + 1] * (len(response) - 1)
-            row.answers.append((g * len(group) + i, group[i]))
-        rows.append(row)
+    prompt, order, rows = group[0].prompt, tree_order(group), []
+    for start in range(0, len(order), k):
+        chosen = order[start:start + k]
+        ids, parents = list(prompt), list(range(-1, len(prompt) - 1))
+        positions, places, predictions, spread = list(range(len(prompt))), {}, {}, []       # places, predictions: of (parent, token)
+        for i in chosen:
+            response, at = group[i].response, len(prompt) - 1
+            for t, token in enumerate(response):
+                spread.append(predictions.setdefault((at, token), len(predictions)))
+                if t < len(response) - 1:
+                    if (at, token) not in places:
+                        places[at, token] = len(ids)
+                        ids.append(token)
+                        positions.append(len(prompt) + t)
+                        parents.append(at)
+                    at = places[at, token]
+        ends = list(range(1, len(ids) + 1))
+        for i in range(len(ids) - 1, 0, -1):
+            ends[parents[i]] = max(ends[parents[i]], ends[i])
+        sources, targets = map(list, zip(*predictions))
+        rows.append(Row(ids, positions, ends, sources, targets, spread, [(g * len(group) + i, group[i]) for i in chosen]))
     return rows
 
 
-def micro_batches(policy, groups, cfg):
-    """Groups -> lists of rows that go through the model together: similar lengths, at most cfg.tokens_at_once padded tokens."""
-    rows = [row for g, group in groups for row in pack(group, g, answers_per_row(policy, group, cfg.tokens_at_once))]
+def packed(policy, group, g, limit, parts):
+    """One group -> its rows, at least `parts` where there are so many answers; else for the fewest FLOPs."""
+    responses = [group[i].response for i in tree_order(group)]
+    common = [0] + [in_common(a[:-1], b[:-1]) for a, b in zip(responses, responses[1:])]
+    k = answers_per_row(policy, len(group[0].prompt), list(map(len, responses)), common, limit)
+    return pack(group, g, min(k, math.ceil(len(group) / parts)))
+
+
+def micro_batches(policy, groups, cfg, parts=1, part=0):
+    """Groups -> lists of rows that go through the model together: similar lengths, at most cfg.tokens_at_once padded tokens.
+
+    With parts > 1 only part `part` of the rows: so many ranks divide a group's answers.
+    """
+    rows = [row for g, group in groups for row in packed(policy, group, g, cfg.tokens_at_once, parts)]
     rows.sort(key=lambda row: -len(row.ids))
     batches = []
-    for row in rows:
+    for row in rows[part::parts]:
         if not batches or (len(batches[-1]) + 1) * len(batches[-1][0].ids) > cfg.tokens_at_once:
             batches.append([])
         batches[-1].append(row)
     return batches
 
 
-EMPTY = Row([0], [0], [0], [], [])      # a token without an answer: no loss, gradients of exact zeros
+EMPTY = Row([0], [0], [1], [], [], [], [])      # a token without an answer: no loss, gradients of exact zeros
 
 
 def even_passes(policy, batches):
@@ -463,19 +497,19 @@ class TokenLogps(torch.nn.Module):
         self.model = model
 
     def forward(self, ids, masks, positions, sources, targets, temperature, chunk):
-        """(B, L) ids and positions, (tokens,) places to predict from (in the flattened B L), (tokens,) targets -> (tokens,) log-probs."""
+        """(B, L) ids and positions, (T,) places to predict from (in the flattened B L), (T,) targets -> (T,) log-probs."""
         out = self.model.base_model(input_ids=ids, attention_mask=masks, position_ids=positions, use_cache=False)
-        hidden = out.last_hidden_state.flatten(0, 1)[sources]                                                   # (tokens, H)
+        hidden = out.last_hidden_state.flatten(0, 1)[sources]                                                   # (T, H)
         return head_logps(self.model.get_output_embeddings(), hidden, targets, temperature, chunk)
 
 
-def packed_masks(policy, positions, segments):
-    """(B, L) positions, (B, L) segments -> what `attention_mask` takes: every answer sees the prompt and itself.
+def packed_masks(policy, positions, ends):
+    """(B, L) positions, (B, L) ends -> what `attention_mask` takes: every token sees itself and its ancestors.
 
     0 and -inf in the type of the queries: of booleans torch would make such a mask in every layer and keep them all until the backward pass.
     """
-    mine, theirs = segments[:, :, None], segments[:, None, :]
-    allowed = ((theirs == 0) | (theirs == mine)).tril_()[:, None]                                               # (B, 1, L, L)
+    places = torch.arange(ends.shape[1], device=ends.device)
+    allowed = (places[:, None] < ends[:, None, :]).tril_()[:, None]                                             # (B, 1, L, L)
     masks = masks_for(policy.model, allowed, positions, positions)
     dtype = torch.bfloat16 if policy.bf16 else torch.float32
     as_numbers = lambda mask: torch.zeros(mask.shape, dtype=dtype, device=policy.device).masked_fill_(mask.logical_not(), -math.inf)
@@ -483,26 +517,28 @@ def packed_masks(policy, positions, segments):
 
 
 def row_logps(policy, rows, temperature, cfg):
-    """B packed rows -> (tokens,) log-probs of all response tokens, row after row, answer after answer."""
+    """B packed rows -> (tokens,) log-probs of all response tokens, row after row, answer after answer. What answers share is computed once."""
     L = max(len(row.ids) for row in rows)
     fill = lambda name, value: torch.tensor([getattr(row, name) + [value] * (L - len(row.ids)) for row in rows], device=policy.device)     # (B, L)
     ids, positions = fill("ids", 0), torch.arange(L, device=policy.device).expand(len(rows), L)                                            # (B, L)
-    masks = None                                            # one answer to a row: plain causal attention, padding stands behind what is read
-    if any(len(row.answers) > 1 for row in rows):
+    masks = None                                            # trees without a branch: plain causal attention, padding stands behind what is read
+    if any(row.positions[-1] < len(row.ids) - 1 for row in rows):
         positions = fill("positions", 0)
-        masks = packed_masks(policy, positions, fill("segments", -1))
+        masks = packed_masks(policy, positions, fill("ends", L))                                                # padding sees padding: no NaN
     as_tensor = lambda numbers: torch.tensor(numbers, dtype=torch.long, device=policy.device)
     sources = as_tensor([b * L + s for b, row in enumerate(rows) for s in row.sources])
-    targets = as_tensor([token for row in rows for _, rollout in row.answers for token in rollout.response])
+    targets = as_tensor([token for row in rows for token in row.targets])
+    first = np.cumsum([0] + [len(row.targets) for row in rows]).tolist()
+    spread = as_tensor([first[b] + s for b, row in enumerate(rows) for s in row.spread])
     with policy.autocast(), policy.recomputing():
         logp = policy.net(ids, masks, positions, sources, targets, temperature, cfg.logp_chunk)
     if policy.sharded and not torch.is_grad_enabled():
         policy.net.reshard()                                # FSDP would leave it to a backward pass, and there is none
-    return logp
+    return logp[spread]
 
 
 def head_logps(head, hidden, targets, temperature, chunk):
-    """(tokens, H), (tokens,) -> (tokens,) log-probs. The full logits of a long row over 151,936 words do not fit: a chunk at a time, again in backward."""
+    """(T, H), (T,) -> (T,) log-probs. The full logits of a long row over 151,936 words do not fit: a chunk at a time, again in backward."""
     def logps(h, y):
         return -cross_entropy(head(h).float() / temperature, y, reduction="none")
     if len(targets) <= chunk:

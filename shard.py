@@ -30,6 +30,11 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 
+def wanted(cfg, P, on_cuda):
+    """Should a model of P parameters be cut, where there are several ranks? Whole copies are faster where memory is no question."""
+    return cfg.shard == "true" or (cfg.shard == "auto" and (on_cuda or P >= 10 ** 9))
+
+
 def split(net, layers, device, bf16):
     """Cut `layers`, and what is left of `net`, over all ranks, on `device`. bf16: weights are kept and gradients summed in fp32 all the same."""
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))

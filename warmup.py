@@ -145,7 +145,8 @@ def main(argv=None):
     if args.threads:
         torch.set_num_threads(args.threads)
     demos = load_demos(args.demos)[:args.limit]
-    model, tokenizer = load_model(args.model, "cuda" if torch.cuda.is_available() else "cpu")
+    model, tokenizer = load_model(args.model)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     steps = max(1, math.ceil(args.epochs * len(demos) / args.batch))
     print(f"{len(demos)} demonstrations, {steps} steps of {args.batch}", flush=True)
     loss = fit(model, tokenizer, epochs(demos, args.batch), steps, args.lr)

@@ -17,7 +17,7 @@ from transformers import (MistralConfig, MistralForCausalLM, Olmo3Config, Olmo3F
 from config import Config
 from data import Rollout
 from influence import influence_scores
-from policy import Policy
+from policy import Policy, row_logps
 
 SPECIAL = ["<pad>", "<unk>", "<eos>", "<|user|>", "<|assistant|>", "<|end|>"]
 WORDS = [f"w{i}" for i in range(50)]
@@ -59,10 +59,13 @@ def make_policy(folder, kind="tied", lr=1e-3, **changes):
     return Policy("solver", str(path), lr, cfg), cfg
 
 
-def make_groups(lengths, prompts=None, seed=0):
-    """[[response lengths of a group], ...] -> groups of rollouts of random tokens, whose log-probs are far from the model's."""
+def make_groups(lengths, prompts=None, seed=0, words=V - len(SPECIAL)):
+    """[[response lengths of a group], ...] -> groups of rollouts of random tokens, whose log-probs are far from the model's.
+
+    words: how many different tokens there are; of two, many answers begin alike and some are the same.
+    """
     g = torch.Generator().manual_seed(seed)
-    draw = lambda n: torch.randint(len(SPECIAL), V, (n,), generator=g).tolist()
+    draw = lambda n: torch.randint(len(SPECIAL), len(SPECIAL) + words, (n,), generator=g).tolist()
     groups = []
     for i, row in enumerate(lengths):
         prompt = draw(prompts[i] if prompts else 3 + 2 * i)
@@ -77,6 +80,13 @@ def advantages(groups, seed=0):
 
 
 # ---------------------------------------------------------------- the plain way
+
+def packed_logps(policy, rows, temperature, cfg):
+    """Packed rows -> (tokens,) log-probs in the order of the rollouts' flat indices."""
+    answers = [answer for row in rows for answer in row.answers]
+    parts = row_logps(policy, rows, temperature, cfg).split([len(rollout.response) for _, rollout in answers])
+    return torch.cat([parts[j] for j in sorted(range(len(answers)), key=lambda j: answers[j][0])])
+
 
 def plain_logps(model, group, temperature):
     """A group -> list of (tokens,) log-probs: one row per answer, padded on the right, through the model's own logits."""

@@ -12,7 +12,7 @@ from fakes import gradients
 from influence import dev_gradient
 from policy import batch_loss, micro_batches, update
 
-ARGS = Namespace(rows=8, questions=5, answers=4, size=None, lengths="toy", most=16, train="")
+ARGS = Namespace(rows=8, questions=5, answers=4, size=None, lengths="toy", most=16, train="", **{k: bench.TOY[k] for k in ("documents", "dev", "test")})
 
 
 @pytest.fixture(params=["tied", "untied"])
@@ -22,7 +22,7 @@ def world(request, make_policy):
 
 
 def test_the_plain_scores_are_our_scores(world):
-    stage = bench.influence_stage(world, ARGS)
+    stage = bench.random_stage(world, ARGS)
     ours, plain = stage.variants["ours"](), stage.variants["plain"]()
     assert ours.abs().min() > 0 and torch.allclose(ours, plain, atol=1e-5)
     assert stage.difference({"ours": ours, "plain": plain, "bare": None}) < 1e-5
@@ -107,14 +107,31 @@ def test_a_way_that_cannot_run_is_a_line_and_not_the_end(world, monkeypatch, cap
 def test_an_iteration_composed_of_plain_parts_ends_where_ours_does(make_policy):
     policy, cfg = make_policy()
     policy.prompt_ids = lambda text: [7 + len(word) % 40 for word in text.split()[:12]]
-    w = bench.make_world(policy, cfg, Q=2, m=4, lengths=dict(prompt=(3, 9), answer=(1, 8)))
-    stage = bench.iteration_stage(w, Namespace(**vars(ARGS) | {"questions": 2}))
+    w, args = bench.make_world(policy, cfg, Q=2, m=4, lengths=dict(prompt=(3, 9), answer=(1, 8))), Namespace(**vars(ARGS) | {"questions": 2})
+    w.asked = bench.ask(policy, args, cfg)
+    stage = bench.iteration_stage(w, args)
     results = {}
     for name in ("ours", "plain"):
         results[name] = stage.variants[name]()
         stage.reset()
     assert results["ours"][:2].abs().min() > 0                              # scores come first
     assert torch.allclose(results["ours"], results["plain"], atol=1e-4)
+
+
+def test_what_another_model_wrote_is_scored_where_rewards_differ(make_policy):
+    """The writer's words are taken modulo the model's, and only groups with an advantage are scored, by both ways alike."""
+    (policy, cfg), (writer, _) = make_policy(), make_policy("untied")
+    for who in (policy, writer):
+        who.prompt_ids = lambda text: [7 + len(word) % 40 for word in text.split()[:12]]
+    writer.stop_ids = list(range(5, 20))
+    w = bench.make_world(policy, cfg, Q=2, m=4, lengths=dict(prompt=(3, 9), answer=(1, 8)))
+    w.asked = bench.ask(policy, ARGS, cfg, writer)
+    vocabulary = policy.model.config.vocab_size
+    assert all(token < vocabulary for part in w.asked.groups for group in part for x in group for token in x.prompt + x.response)
+    w.asked.A[2][1] = 0.0
+    stage = bench.influence_stage(w, ARGS)
+    results = {name: run() for name, run in stage.variants.items()}
+    assert len(results["ours"]) == 4 and stage.difference(results) < 1e-5 < results["ours"].abs().min()
 
 
 @pytest.mark.parametrize("name, work, units", [
@@ -170,14 +187,14 @@ def test_peak_bytes_counts_what_is_alive_together():
 def test_the_command_writes_every_number_it_prints(world, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "Policy", lambda *_: world.policy)
     sizes = ["--questions", "3", "--answers", "4", "--repeats", "2", "--rows", "8"]
-    bench.main(["--stages", "influence,update,memory", *sizes, "--json", str(tmp_path / "bench.json")])
+    bench.main(["--stages", "random,update,memory", *sizes, "--json", str(tmp_path / "bench.json")])
     report = json.loads((tmp_path / "bench.json").read_text())
-    assert list(report) == ["machine", "settings", "stages", "memory"] and list(report["stages"]) == ["influence", "update"]
+    assert list(report) == ["machine", "settings", "stages", "memory"] and list(report["stages"]) == ["random", "update"]
     assert all(len(seconds) == 2 for stage in report["stages"].values() for seconds in stage["seconds"].values())
     printed = capsys.readouterr().out
     assert all(f"{ratio['value']:.2f}" in printed for stage in report["stages"].values() for ratio in stage["ratios"])
 
 
 def test_an_unknown_stage_is_named():
-    with pytest.raises(InputError, match="--stages speed: expected some of influence, rollouts"):
+    with pytest.raises(InputError, match="--stages speed: expected some of influence, random"):
         bench.main(["--stages", "influence,speed"])

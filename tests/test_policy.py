@@ -11,8 +11,8 @@ from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogit
 
 import fakes
 import policy as policy_module
-from data import InputError
-from fakes import END, EOS, V, advantages, distance, gradients, make_groups, plain_logps, plain_loss
+from data import InputError, Rollout
+from fakes import END, EOS, V, advantages, distance, gradients, make_groups, packed_logps, plain_logps, plain_loss
 from policy import (answers_per_row, batch_loss, chat_ids, chat_stop_ids, chat_text, choose, load_model, micro_batches, pack,
                     row_key, row_logps, sample, token_loss, uniforms, update)
 
@@ -190,7 +190,7 @@ def test_rollout_logps_equal_recomputed_ones(make_policy, kind, temperature, tol
     policy.stop_ids += list(range(6, 12))
     rollouts = sample(policy, PROMPTS, 4, ("k",), cfg)
     for g, group in enumerate(rollouts):
-        again = torch.cat([row_logps(policy, [row], temperature, cfg) for row in pack(group, g, 3)])
+        again = packed_logps(policy, pack(group, g, 3), temperature, cfg)
         plain = torch.cat(plain_logps(policy.model, group, temperature))
         sampler = torch.tensor([lp for x in group for lp in x.logp])
         assert torch.allclose(again, sampler, atol=tolerance) and torch.allclose(plain, sampler, atol=tolerance)
@@ -208,23 +208,52 @@ def test_the_text_of_a_rollout_has_no_special_tokens(make_policy):
 LENGTHS = [[5, 1, 9, 3], [1, 1, 2, 1], [4, 12, 2, 7]]          # with one-token answers; longer than the window of 4
 
 
+@pytest.mark.parametrize("words", [1, 2, 20])
 @pytest.mark.parametrize("kind", KINDS)
-def test_packed_rows_equal_one_padded_row_per_answer(make_policy, kind):
+def test_packed_rows_equal_one_padded_row_per_answer(make_policy, kind, words):
     policy, cfg = make_policy(kind)
-    groups = make_groups(LENGTHS, prompts=[3, 8, 1])
+    groups = make_groups(LENGTHS, prompts=[3, 8, 1], words=words)
     plain = torch.cat([lp for group in groups for lp in plain_logps(policy.model, group, 0.7)])
     for k in (1, 2, 3, 4):
         rows = [row for g, group in enumerate(groups) for row in pack(group, g, k)]
-        assert [i for row in rows for i, _ in row.answers] == list(range(12))
+        assert sorted(i for row in rows for i, _ in row.answers) == list(range(12))
         for chunk in (1000, 4):
-            assert torch.allclose(row_logps(policy, rows, 0.7, replace(cfg, logp_chunk=chunk)), plain, atol=2e-5)
+            assert torch.allclose(packed_logps(policy, rows, 0.7, replace(cfg, logp_chunk=chunk)), plain, atol=2e-5)
+
+
+def test_what_answers_begin_with_stands_in_a_row_once():
+    """Prompt P; answers ab., ab., abc., b. -- one of them twice, one the beginning of another, one on its own."""
+    group = [Rollout([50, 51], response, [], True, "") for response in ([7, 8, EOS], [6, 7, EOS], [6, 7, 9, EOS], [6, 7, EOS])]
+    row, = pack(group, 0, 4)
+    assert row.ids == [50, 51, 6, 7, 9, 7, 8] and row.positions == [0, 1, 2, 3, 4, 2, 3]
+    assert row.ends == [7, 7, 5, 5, 5, 7, 7]
+    assert [i for i, _ in row.answers] == [1, 3, 2, 0] or [i for i, _ in row.answers] == [3, 1, 2, 0]
+    tokens = [token for _, rollout in row.answers for token in rollout.response]
+    assert [row.targets[s] for s in row.spread] == tokens and len(row.targets) == 8 == len(set(zip(row.sources, row.targets)))
+
+
+def test_a_token_sees_its_ancestors_and_itself():
+    """The mask against a walk up each answer."""
+    for row in (row for k in (1, 2, 4) for row in pack(make_groups([[5, 7, 6, 6]], words=2)[0], 0, k)):
+        L, seen = len(row.ids), torch.zeros(len(row.ids), len(row.ids), dtype=torch.bool)
+        at = 0
+        for _, rollout in row.answers:
+            path = list(range(len(rollout.prompt)))
+            for i, place in enumerate(row.sources[s] for s in row.spread[at:at + len(rollout.response)]):
+                path = path + [place] if i else path
+                seen[place, path] = True
+            at += len(rollout.response)
+        seen[:len(rollout.prompt), :len(rollout.prompt)] = torch.ones(len(rollout.prompt), len(rollout.prompt)).tril().bool()
+        ends = torch.tensor(row.ends)
+        assert torch.equal(seen, (torch.arange(L)[:, None] < ends).tril())
 
 
 def test_answers_share_a_row_when_the_prompt_is_long_and_go_alone_when_it_is_short(make_policy):
     policy, _ = make_policy()
-    assert answers_per_row(policy, make_groups([[3] * 4], prompts=[100])[0], 10000) == 4
-    assert answers_per_row(policy, make_groups([[200] * 4], prompts=[1])[0], 10000) == 1
-    assert answers_per_row(policy, make_groups([[3] * 4], prompts=[100])[0], 107) in (1, 2)      # what fits; one alone always may
+    assert answers_per_row(policy, 100, [3] * 4, [0] * 4, 10000) == 4
+    assert answers_per_row(policy, 1, [200] * 4, [0] * 4, 10000) == 1
+    assert answers_per_row(policy, 1, [200] * 4, [0, 190, 190, 190], 10000) == 4                 # unless they begin alike
+    assert answers_per_row(policy, 100, [3] * 4, [0] * 4, 107) in (1, 2)                         # what fits; one alone always may
 
 
 def test_every_answer_is_in_one_micro_batch_within_the_budget(make_policy):
@@ -241,10 +270,11 @@ def batch_gradient(policy, groups, A, cfg):
     return gradients(loss, policy.params)
 
 
+@pytest.mark.parametrize("words", [2, 20])
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_only_saves_memory_leaves_the_gradient_alone(make_policy, kind, monkeypatch):
+def test_what_only_saves_memory_leaves_the_gradient_alone(make_policy, kind, words, monkeypatch):
     policy, cfg = make_policy(kind)
-    groups = make_groups(LENGTHS)
+    groups = make_groups(LENGTHS, words=words)
     A = advantages(groups)
     whole = batch_gradient(policy, groups, A, cfg)
     for tokens_at_once, logp_chunk in ((1, 1000), (40, 1000), (10000, 1), (10000, 7), (40, 3)):
@@ -376,7 +406,7 @@ def test_bf16_samples_from_a_copy_and_keeps_masters_and_moments_in_fp32(make_pol
         assert all(p.dtype == torch.bfloat16 for p in copy.parameters()) and copy is not policy.model
     rollouts = sample(policy, PROMPTS[:4], 4, ("k",), cfg)
     assert all(map(torch.equal, weights(policy), before))
-    again = torch.cat([row_logps(policy, pack(group, 0, 2), cfg.temperature, cfg) for group in rollouts])
+    again = torch.cat([packed_logps(policy, pack(group, 0, 2), cfg.temperature, cfg) for group in rollouts])
     sampler = torch.tensor([lp for group in rollouts for x in group for lp in x.logp])
     assert again.dtype == torch.float32 and (again - sampler).abs().mean() < 0.05                # bf16 noise, and no more
     update(policy, rollouts, advantages(rollouts), cfg)

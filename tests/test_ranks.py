@@ -11,7 +11,7 @@ import fakes
 import ranks
 import shard
 from fakes import advantages, make_groups, s_hat_of
-from influence import dev_gradient
+from influence import dev_gradient, influence_scores
 from policy import old_logps, sample, take_turns, update
 
 PROMPTS = [[7], [8, 9, 10], [11] * 9, [12, 13], [14, 15, 16]]                                   # 5: neither 2 nor 3 divides it
@@ -22,7 +22,9 @@ ANSWERS = make_groups([[4, 1, 9, 3], [1, 1, 2, 1], [6, 5, 2, 7], [3, 3, 3, 3], [
 def one_iteration(folder, **changes):
     """Rollouts, g_dev, scores and an update of two steps, the last one of a single group -> everything that came out."""
     torch.set_num_threads(1)
-    policy, cfg = fakes.make_policy(folder, lr=0.01, **changes, rows_at_once=4, minibatch_rows=12, adam_eps=1e-3, grad_clip=0.5)
+    policy, cfg = fakes.make_policy(folder, lr=0.01, **{"shard": "true"} | changes, rows_at_once=4, minibatch_rows=12, adam_eps=1e-3, grad_clip=0.5)
+    if cfg.scoring == "together":
+        policy.whole = None                                                                     # nothing is gathered to score
     rollouts = sample(policy, PROMPTS, 3, (0, 1, "solver", "dev"), cfg)
     one = sample(policy, PROMPTS[:1], 2, (0, 1, "solver", "answer"), cfg)                       # fewer prompts than ranks
     A, A_dev = advantages(ANSWERS), advantages(DEV)
@@ -33,11 +35,12 @@ def one_iteration(folder, **changes):
     step = update(policy, ANSWERS, A, cfg)
     flat = update(policy, ANSWERS, 0 * A, cfg)
     warm = s_hat_of(policy, ANSWERS, A, g_dev, cfg)
+    shares = influence_scores(policy, ANSWERS, A, g_dev, cfg)[1]
     old_logps(policy, list(enumerate(ANSWERS)), cfg)
     assert checkpoint.names(policy) == [name for name, _ in policy.outline.named_parameters()]  # no pass leaves weights gathered
     whole = lambda tensors: [shard.whole(t.detach()) for t in tensors]
     return {"facts": [[(x.prompt, x.response, x.finished, x.text) for x in row] for row in rollouts + one], "g_dev": whole(g_dev),
-            "s_hat": s_hat, "single": single, "warm": warm, "norm": torch.tensor(step.pop("grad_norm")), "counts": (step, flat),
+            "s_hat": s_hat, "single": single, "warm": warm, "shares": shares, "norm": torch.tensor(step.pop("grad_norm")), "counts": (step, flat),
             "weights": whole(policy.params), "sharded": policy.sharded, "judged": ranks.from_main(float(ranks.rank()))}
 
 
@@ -66,23 +69,25 @@ def on_ranks(folder, world, changes):
 MANY = {"grad_checkpoint": True, "tokens_at_once": 40, "logp_chunk": 5}
 
 
-@pytest.mark.parametrize("world, changes", [(2, {}), (3, MANY), (2, {"kind": "untied"}), (3, {"shard": False})],
-                         ids=["2", "3, many passes", "untied", "3, whole copies"])
+@pytest.mark.parametrize("world, changes", [(2, {}), (3, MANY), (2, {"kind": "untied"}), (3, {"shard": "false"}),
+                                            (2, {"scoring": "together"}), (3, {"scoring": "together", "kind": "untied"} | MANY)],
+                         ids=["2", "3, many passes", "untied", "3, whole copies", "2, together", "3, together, many passes"])
 def test_ranks_are_invisible(tmp_path, world, changes):
     alone = one_iteration(tmp_path, **changes)
     for theirs in on_ranks(tmp_path, world, changes):
         assert theirs["facts"] == alone["facts"] and theirs["counts"] == alone["counts"] and theirs["judged"] == 0
-        assert theirs["sharded"] == changes.get("shard", True)
-        for name in ("s_hat", "single", "warm", "norm"):
-            assert torch.allclose(theirs[name], alone[name], rtol=1e-5, atol=1e-6), name
+        assert theirs["sharded"] == (changes.get("shard") != "false")
+        for name in ("s_hat", "single", "warm", "shares", "norm"):
+            assert alone[name].abs().max() > 0 and torch.allclose(theirs[name], alone[name], rtol=1e-5, atol=1e-6), name
         for name in ("g_dev", "weights"):
             assert fakes.distance(theirs[name], alone[name]) < 1e-6, name
 
 
-def test_shards_in_bf16_are_as_near_to_fp32_as_one_process_in_bf16(tmp_path):
+@pytest.mark.parametrize("scoring", ["alone", "together"])
+def test_shards_in_bf16_are_as_near_to_fp32_as_one_process_in_bf16(tmp_path, scoring):
     """One rounds at every operation, the other whole tensors, so they cannot agree with each other; fp32 says which error is normal."""
     exact, alone = one_iteration(tmp_path), one_iteration(tmp_path, dtype="bf16")
-    for theirs in on_ranks(tmp_path, 2, {"dtype": "bf16"}):
+    for theirs in on_ranks(tmp_path, 2, {"dtype": "bf16", "scoring": scoring}):
         for name in ("s_hat", "warm", "g_dev", "weights"):
             normal, ours = (fakes.distance(list(x[name]), list(exact[name])) for x in (alone, theirs))
             assert 0 < ours < 2 * normal, name

@@ -27,7 +27,7 @@ def world(tmp_path_factory):
     for name, n in (("documents", 20), ("dev", 19), ("test", 7)):
         (folder / f"{name}.json").write_text(json.dumps(json.loads((ROOT / f"toy/{name}.json").read_text())[:n]))
     sizes = dict(docs_per_step=1, questions_per_doc=5, answers_per_question=5, minibatch_rows=10, iterations=3, eval_every=2, show_every=0,
-                 threads=1, solver_lr=1e-4, generator_lr=1e-4, adam_eps=1e-5, dev_ema=0.5, max_response_tokens=64, tokens_at_once=300)
+                 threads=1, solver_lr=1e-4, generator_lr=1e-4, adam_eps=1e-5, dev_ema=0.5, max_response_tokens=64, tokens_at_once=300, shard="true")
     return [word for name in ("documents", "dev", "test") for word in (f"--{name}", str(folder / f"{name}.json"))] \
         + [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
 
@@ -94,9 +94,10 @@ def alone(world, tmp_path_factory):
     return run
 
 
-def test_a_run_on_three_ranks_ends_like_one_of_one_process(world, alone, tmp_path):
+@pytest.mark.parametrize("scoring", ["alone", "together"])
+def test_a_run_on_three_ranks_ends_like_one_of_one_process(world, alone, tmp_path, scoring):
     run = tmp_path / "run"
-    assert run_on(3, [*world, "--run", str(run)], run) == [0, 0, 0], Path(f"{run}.output").read_text()[-3000:]
+    assert run_on(3, [*world, "--scoring", scoring, "--run", str(run)], run) == [0, 0, 0], Path(f"{run}.output").read_text()[-3000:]
     assert same(run, alone)
 
 
