@@ -27,6 +27,7 @@ import torch.distributed as dist
 
 WAIT = timedelta(minutes=30)    # of one rank for another that lives: no stage's shares may differ by more
 BEAT, DEAD = 0.5, 120.0         # seconds between two signs of life; seconds without one
+BUNDLE = 2 ** 22                # numbers that are added up in one message; a larger tensor goes alone
 GONE = 10 ** 9                  # the count of a rank that has left in good order
 
 
@@ -88,13 +89,22 @@ def most(n):
 
 
 def sum_gradients(params):
-    """Add up .grad over ranks, in place. A rank that had no rows contributes zeros."""
+    """Add up .grad over ranks, in place. A rank that had no rows contributes zeros. Small tensors go together: a message costs more than its bytes."""
     if world() == 1:
         return
+    bundles, room = [], 0
     for p in params:
         if p.grad is None:
             p.grad = torch.zeros_like(p)
-        dist.all_reduce(p.grad)
+        if p.numel() > room:
+            bundles, room = bundles + [[]], BUNDLE
+        bundles[-1].append(p.grad)
+        room -= p.numel()
+    for grads in bundles:
+        flat = torch.cat([g.flatten() for g in grads])
+        dist.all_reduce(flat)
+        for g, part in zip(grads, flat.split([g.numel() for g in grads])):
+            g.copy_(part.view_as(g))
 
 
 def barrier():
