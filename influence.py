@@ -158,7 +158,7 @@ class Streaming:
         self.solver, self.preconditioned, self.cfg = solver, preconditioned, cfg
         self.g_dev = {p: shard.local(g).flatten() for p, g in zip(solver.params, g_dev)}                 # views
         self.history = {p: second_moment(solver.optimizer, p) for p in solver.params} if preconditioned else {}
-        self.room = torch.empty(PIECE[solver.device.type], device=solver.device)
+        self.piece, self.room = PIECE[solver.device.type], torch.empty(0, device=solver.device)
         self.handles = [p.register_post_accumulate_grad_hook(self.take) for p in solver.params]
         self.armed, self.sums = False, []
 
@@ -178,10 +178,10 @@ class Streaming:
         The direction is Gamma, or the gradient itself where nothing is preconditioned. .float(): a sharded solver's whole copy may be in bf16.
         """
         v, k = self.history.get(p, (shard.local(p), 0))                     # without a history anything of its shape: it is not looked at
-        size = max(1, len(self.room) // len(g))
+        size = max(1, self.piece // len(g))
         for g, v, g_dev in zip(g.split(size, dim=1), v.flatten().split(size), self.g_dev[p].split(size)):
             g = g.float()
-            room = self.room[:g.numel()].view_as(g)
+            room = self.room.resize_(g.numel()).view_as(g)                  # memory is taken once, for the largest piece
             direction = Gamma(g, v.float().expand_as(g), k, self.cfg.beta2, self.cfg.adam_eps, out=room) if self.preconditioned else g
             squares = [torch.linalg.vector_norm(x, dim=1).square() for x in (direction, g)]
             yield torch.stack([direction @ g_dev.float(), *squares])
