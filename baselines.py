@@ -48,7 +48,7 @@ class World:
     answers: list       # (Q, m) rollouts of random tokens
     A: torch.Tensor     # (Q, m) advantages, no row of zeros
     g_dev: list         # like policy.params
-    asked: object = None        # bench.Asked
+    asked: object = None        # bench.Asked, for the stages that score what was answered
 
 
 def centred(G, m, rng):

@@ -2,7 +2,7 @@
 
     python bench.py                                     # the toy anchor, and what it answers to the toy world's questions
     python bench.py --size 20m --questions 6 --repeats 3 --json bench.json      # 20 million random weights, answers of 20 to 60 tokens
-    python bench.py --size 20m --written_by MODEL --documents FILE --dev FILE --test FILE       # ... and what another model answers
+    python bench.py --size 20m --stages influence --written_by toy/anchor               # ... and what another model answers
     python bench.py --stages update,rollouts            # only these
     python bench.py --stages ranks                      # needs two idle cores: train.py itself on 1 and 2 ranks
 
@@ -28,7 +28,7 @@ an update, and the lengths of the rollouts, which are drawn (that greedy ones ar
 moves a model is followed, outside the clock, by putting it back. A way that cannot run here is skipped with one line that says why.
 
 In `influence` and `iteration` documents and questions are those of the embedded world, or of the files given, in the proportions of the toy
-preset (12 documents and 160 dev questions to 96 questions; --questions 96 is a whole iteration), and the model answers them, or the one that
+preset (12 documents and 160 dev questions to 96 questions, which are a whole iteration), and the model answers them, or the one that
 --written_by names. Where neither can answer, with random weights, responses are random tokens of random length, and all advantages random.
 Scored are the questions with both right and wrong answers. One model plays both roles.
 

@@ -22,7 +22,8 @@ s_hat is not invariant to the scale of g_q: v' holds g_q^2 beside the history, s
 How it is computed: a hook on every parameter fires when the question's gradient for that tensor is complete, forms Gamma piece by piece, adds up the
 parts of the dot product and of the norms, and drops the gradient. Memory: g_dev, the largest tensor and a piece of it. Only a question that
 needs several passes accumulates its whole gradient, until the last one. Where the model is so small that operators cost more than arithmetic,
-questions share a pass, each with a gradient of its own, for three times 4 MiB and the activations of their rows: influence_block.py. Without that file's one call below nothing but time changes.
+questions share a pass, each with a gradient of its own, for three times 4 MiB and the activations of their rows: influence_block.py. Without
+that file's one call below nothing but time changes.
 
 The result is that of the plain way: a padded row per answer, the whole gradient, a pass over all parameters (tests/test_influence.py).
 No first moment, learning rate or weight decay in Gamma: those are common to all questions, or only scale it.
@@ -57,7 +58,6 @@ import ranks
 import shard
 from influence_block import block_sums
 from policy import batch_loss, even_passes, mean_length, micro_batches
-
 
 PIECE = {"cpu": 2 ** 19, "cuda": 2 ** 24}       # elements of a gradient taken at a time: what stays in a core's cache; enough to keep a GPU busy
 
@@ -218,7 +218,8 @@ def influence_scores(solver, answers, A_sol, g_dev, cfg):
     scorer = solver.whole() if solver.sharded and not all_on_one else solver
     if scorer is not solver:
         g_dev = [shard.whole(g.to(p.dtype)) for g, p in zip(g_dev, scorer.params)]
-    v_sum = shard.total(torch.stack([second_moment(scorer.optimizer, p)[0].sum(dtype=torch.float32) for p in scorer.params]).sum(), scorer.params[0])
+    v_sum = torch.stack([second_moment(scorer.optimizer, p)[0].sum(dtype=torch.float32) for p in scorer.params]).sum()
+    v_sum = shard.total(v_sum, scorer.params[0])
     mine = kept if all_on_one else ranks.share(kept)
     parts = dict(parts=ranks.world(), part=ranks.rank()) if all_on_one else {}
     sums, denominator = [], len(answers[0]) * Tbar

@@ -53,7 +53,7 @@ import random
 import tempfile
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from statistics import NormalDist
 from types import SimpleNamespace
 from unittest import mock
@@ -69,7 +69,7 @@ import shard
 from data import InputError, run_script
 from influence import PIECE, too_large
 from log import Clock, Log
-from policy import Policy, answers_per_row, in_common, tree_order
+from policy import Policy, answers_per_row, common_starts
 
 FREE_SHARE = 0.1                # of the device: fragmentation, CUDA's and nccl's own memory
 NODE = 8                        # GPUs that share a fast link
@@ -318,12 +318,12 @@ class Pass:
 
 @lru_cache(maxsize=8192)
 def passes(groups, s, limit, parts=1, part=0):
-    """Groups -> list of Pass, as policy.micro_batches makes them."""
+    """Groups -> list of Pass, as policy.micro_batches makes them; parts, part: as there."""
     layout = SimpleNamespace(num_hidden_layers=s.layers, num_attention_heads=s.heads, head_dim=s.A // s.heads, hidden_size=s.H)
     policy = SimpleNamespace(layer_weights=s.W, model=SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: layout)))
     rows = []
     for prompt, responses, common in groups:
-        k = min(answers_per_row(policy, prompt, responses, common, limit), math.ceil(len(responses) / parts))
+        k = answers_per_row(policy, prompt, responses, common, limit, parts)
         for i in range(0, len(responses), k):
             targets = sum(responses[i:i + k]) - sum(common[i + 1:i + k])
             rows.append((prompt + targets - len(responses[i:i + k]), targets))              # an answer's last token is never fed
@@ -546,23 +546,19 @@ def influence_stage(p):
     dev = p.groups("dev", kept=True)
     every, most, flops, moved, seconds = training(p, s, [dev] if dev else [])
     groups = sorted(p.groups("answer", kept=True), key=lambda group: -sum(group[1]))
-    questions = [passes((group,), s, p.cfg.tokens_at_once) for group in groups]
-    cost = [sum(sum(pass_flops(s, x, p.cfg) for x in q) for q in part) for part in share(questions, p.ranks)]
-    flat, gathered = [x for q in questions for x in q], s.P * (p.k - 1) / p.k
+    cost, gathered = lambda part: sum(pass_flops(s, x, p.cfg) for x in part), s.P * (p.k - 1) / p.k
     if p.together:                                      # the ranks divide a question's rows; each pass is as much traffic as in training
         dealt = [[passes((group,), s, p.cfg.tokens_at_once, p.ranks, r) for r in range(p.ranks)] for group in groups]
-        questions = [[x for each in q for x in each] for q in dealt]
-        cost = [sum(pass_flops(s, x, p.cfg) for x in q) for q in questions]
-        flat, most_each = [x for q in questions for x in q], [max(map(len, q)) for q in dealt]
-        traffic = sum(most_each) * gathered * (2 * p.b + 4)
-        slowest = sum(max(sum(pass_flops(s, x, p.cfg) for x in each) for each in q) for q in dealt)
-        seconds += max(slowest / p.machine.flops, traffic / p.machine.link)
+        questions = [[x for part in q for x in part] for q in dealt]
+        traffic = sum(max(map(len, q)) for q in dealt) * gathered * (2 * p.b + 4)
+        seconds += max(sum(max(map(cost, q)) for q in dealt) / p.machine.flops, traffic / p.machine.link)
     else:
+        questions = [passes((group,), s, p.cfg.tokens_at_once) for group in groups]
         traffic = 3 * p.b * gathered
-        seconds += max(cost) / p.machine.flops + traffic / p.machine.link
-    every, moments = every + flat, influence_moments(s, every, most, questions, p.cfg, p.k, p.b, p.together)
-    return Stage("influence", worst(moments) if moments else {}, tokens=response_tokens(dev) + response_tokens(groups), through=sum(x.tokens for x in every),
-                 flops=flops + sum(cost), moved=moved + traffic, seconds=seconds)
+        seconds += max(sum(map(cost, part)) for part in share(questions, p.ranks)) / p.machine.flops + traffic / p.machine.link
+    moments, flat = influence_moments(s, every, most, questions, p.cfg, p.k, p.b, p.together), [x for q in questions for x in q]
+    return Stage("influence", worst(moments) if moments else {}, tokens=response_tokens(dev) + response_tokens(groups),
+                 through=sum(x.tokens for x in every + flat), flops=flops + cost(flat), moved=moved + traffic, seconds=seconds)
 
 
 def checkpoint_stage(p):
@@ -800,7 +796,7 @@ def lengths(groups):
     within = responses.var(axis=1, ddof=1).mean()
     between = responses.mean(axis=1).var() - within / responses.shape[1]
     alike = float(np.clip(between / max(between + within, 1e-9), 0, 1))
-    again = [sum(in_common(group[a].response[:-1], group[b].response[:-1]) for a, b in pairwise(tree_order(group))) for group in groups]
+    again = [sum(common_starts(group)) for group in groups]
     return ((prompts.mean(), prompts.std()), (responses.mean(), responses.std()), alike, (prompts.max(), responses.max()),
             tuple(sorted(prompts + responses.sum(axis=1) - again)))
 

@@ -19,9 +19,9 @@ A row is a prompt and several of its answers, as a tree: the prompt stands in it
 position is its depth, and a mask lets it see its ancestors. The numbers are those of one row per answer, for fewer tokens wherever the prompt is not
 short or answers begin alike. Micro-batches, packing, padding and ranks change no gradient (tests/test_policy.py).
 
-Ours, where the paper leaves it open: rows are packed as trees; mini-batches keep the order of the batch; the last token of an answer is never fed to the model, since
-nothing is predicted from it; a response also ends at the token that ends a turn in the chat template. Missing on purpose, as in the paper: a KL term, an
-entropy term, a value network, a second epoch.
+Ours, where the paper leaves it open: rows are packed as trees; mini-batches keep the order of the batch; the last token of an answer is never fed
+to the model, since nothing is predicted from it; a response also ends at the token that ends a turn in the chat template. Missing on purpose, as
+in the paper: a KL term, an entropy term, a value network, a second epoch.
 """
 import contextlib
 import copy
@@ -29,6 +29,7 @@ import hashlib
 import math
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -411,13 +412,15 @@ def tree_order(group):
     return sorted(range(len(group)), key=lambda i: group[i].response)
 
 
-def in_common(a, b):
-    """How many tokens two lists begin with alike."""
-    return next((t for t, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+def common_starts(group):
+    """(m,) how many input tokens each answer has in common with the one before, both in tree order."""
+    inputs = [group[i].response[:-1] for i in tree_order(group)]
+    alike = lambda a, b: next((t for t, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+    return [0] + [alike(a, b) for a, b in pairwise(inputs)]
 
 
-def answers_per_row(policy, prompt, lengths, common, limit):
-    """How many answers should share one reading of the prompt: the number with the fewest FLOPs.
+def answers_per_row(policy, prompt, lengths, common, limit, parts=1):
+    """How many answers should share one reading of the prompt: the number with the fewest FLOPs, of those that make at least `parts` rows.
 
     prompt: its length; lengths, common: (m,) of the answers in tree order: response lengths, and how much of each the one before has brought.
     A row of L tokens costs about 2 P_layers L + 4 W L^2 (P_layers weights in the layers; W = layers x heads x head size). Packing saves tokens and
@@ -429,7 +432,7 @@ def answers_per_row(policy, prompt, lengths, common, limit):
     def flops(k):
         rows = [prompt + sum(lengths[i:i + k]) - sum(common[i + 1:i + k]) for i in range(0, len(lengths), k)]
         return sum(2 * policy.layer_weights * L + 4 * width * L * L for L in rows) if k == 1 or max(rows) <= limit else math.inf
-    return min(range(1, len(lengths) + 1), key=flops)
+    return min(range(1, math.ceil(len(lengths) / parts) + 1), key=flops)
 
 
 def pack(group, g, k):
@@ -459,11 +462,9 @@ def pack(group, g, k):
 
 
 def packed(policy, group, g, limit, parts):
-    """One group -> its rows, at least `parts` where there are so many answers; else for the fewest FLOPs."""
-    responses = [group[i].response for i in tree_order(group)]
-    common = [0] + [in_common(a[:-1], b[:-1]) for a, b in zip(responses, responses[1:])]
-    k = answers_per_row(policy, len(group[0].prompt), list(map(len, responses)), common, limit)
-    return pack(group, g, min(k, math.ceil(len(group) / parts)))
+    """One group -> its rows, for the fewest FLOPs, at least `parts` of them where there are so many answers."""
+    lengths = [len(group[i].response) for i in tree_order(group)]
+    return pack(group, g, answers_per_row(policy, len(group[0].prompt), lengths, common_starts(group), limit, parts))
 
 
 def micro_batches(policy, groups, cfg, parts=1, part=0):

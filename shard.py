@@ -2,6 +2,7 @@
 
 It changes where numbers live, not what they are: tests/test_ranks.py and tests/test_shard.py hold 2 and 3 ranks against one process.
 
+    wanted(cfg, P, ..)  should a model of P parameters be cut at all? (--shard)
     split(net, ...)     cut a module, in place: its parameters become DTensors, slices of their first dimension; sizes need not divide
     local(t), whole(t)  this rank's slice of a tensor; the tensor put together on every rank
     total(x, like)      a sum over this rank's slices -> the sum over all of them

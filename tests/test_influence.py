@@ -14,7 +14,7 @@ import policy as policy_module
 from config import SIMILARITIES
 from fakes import advantages, distance, gradients, make_groups, plain_logps, plain_loss, s_hat_of
 from influence import Gamma, dev_ema, dev_gradient, second_moment
-from policy import update
+from policy import micro_batches, update
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -164,6 +164,19 @@ def test_scores_equal_the_plain_computation(make_policy, monkeypatch, similarity
         s_hat = s_hat_of(policy, ANSWERS, A_SOL, g_dev, replace(cfg, tokens_at_once=tokens_at_once, logp_chunk=5))
         assert torch.allclose(s_hat, expected, rtol=1e-3, atol=2e-5 * float(expected.abs().max())), passes
     assert (s_hat != 0).tolist() == [True, True, True, False, True]     # the flat group
+
+
+@pytest.mark.parametrize("at_once", [0, 2 ** 22], ids=["one by one", "in blocks"])
+def test_answers_that_begin_alike_or_are_the_same_are_scored_as_if_each_stood_alone(make_policy, monkeypatch, at_once):
+    """Rows are trees with fewer predictions than response tokens; the plain computation reads every answer on its own."""
+    monkeypatch.setattr(influence_block, "BYTES", at_once)
+    policy, cfg = make_policy()
+    warm(policy, cfg)
+    answers = make_groups([[4, 2, 6, 3], [2, 2, 2, 2], [6, 5, 2, 7], [3, 3, 3, 3], [8, 2, 2, 2]], prompts=[3, 8, 1, 20, 5], seed=2, words=2)
+    rows = [row for q in range(5) for batch in micro_batches(policy, [(q, answers[q])], cfg) for row in batch]
+    assert any(len(row.targets) < len(row.spread) for row in rows)
+    g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
+    assert torch.allclose(s_hat_of(policy, answers, A_SOL, g_dev, cfg), plain_scores(policy, answers, A_SOL, g_dev, cfg), atol=1e-5)
 
 
 def test_a_question_whose_answers_need_several_passes_has_one_score(make_policy, monkeypatch):

@@ -2,7 +2,6 @@
 import json
 import re
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from bench import peak_bytes
 from config import PAPER_8B, Config
 from data import InputError, Rollout
 from plan import Assumed, Machine, Setting, flop_counter, passes, sampling, shape_of
-from policy import Batch, Policy, batch_loss, in_common, micro_batches, sample, tree_order
+from policy import Batch, Policy, batch_loss, common_starts, micro_batches, sample, tree_order
 
 
 def shape_for(policy):
@@ -23,8 +22,8 @@ def shape_for(policy):
 
 def lengths_of(groups):
     """Groups of rollouts -> as plan.groups_of gives them, with what each answer has in common with the one before in the tree."""
-    ordered = [[group[i].response for i in tree_order(group)] for group in groups]
-    return tuple((len(group[0].prompt), tuple(map(len, x)), (0, *(in_common(a[:-1], b[:-1]) for a, b in pairwise(x)))) for group, x in zip(groups, ordered))
+    lengths = lambda group: tuple(len(group[i].response) for i in tree_order(group))
+    return tuple((len(group[0].prompt), lengths(group), tuple(common_starts(group))) for group in groups)
 
 
 def paper(gpus, **changes):
@@ -163,10 +162,17 @@ def test_a_token_of_qwen3_8b_takes_147456_bytes_of_cache():
 # ---------------------------------------------------------------- the plan
 
 def test_more_gpus_hold_less_each_and_take_less_time():
-    small, large = plan.plan(paper(8)), plan.plan(paper(16))
-    assert large["influence"].peak < small["influence"].peak            # but 16 ranks cannot divide 8 answers, and two nodes are slow to gather from
-    assert large["update_solver"].peak < small["update_solver"].peak and large["update_solver"].seconds < small["update_solver"].seconds
+    small, large = (plan.plan(paper(gpus, scoring="alone")) for gpus in (8, 16))
+    for name in ("influence", "update_solver"):
+        assert large[name].peak < small[name].peak and large[name].seconds < small[name].seconds
     assert large["influence"].flops == pytest.approx(small["influence"].flops, rel=0.03)    # the same work but for padding
+
+
+def test_scoring_together_holds_less_and_is_what_auto_means_for_8b():
+    """It is not faster on more GPUs: 16 ranks cannot divide 8 answers, and two nodes are slow to gather from."""
+    alone, together, auto = (plan.plan(paper(8, scoring=scoring))["influence"] for scoring in ("alone", "together", "auto"))
+    assert together.peak < alone.peak / 2 and auto == together
+    assert plan.plan(paper(16))["influence"].peak < together.peak
 
 
 @pytest.mark.parametrize("stage", ["answer", "update_solver"])
