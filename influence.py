@@ -19,11 +19,12 @@ Both gradients are gradients of losses, so the signs cancel: s_hat > 0 says that
 s_hat is not invariant to the scale of g_q: v' holds g_q^2 beside the history, so a question with a large gradient rescales itself more. With no history
 (the first iteration: v = 0, t = 1) Gamma is about sign(g_q). Losing v on resume would silently change the reward, so it is always in the checkpoint.
 
-How it is computed: a hook on every parameter fires when the question's gradient for that tensor is complete, forms Gamma piece by piece, adds up the
-parts of the dot product and of the norms, and drops the gradient. Memory: g_dev, the largest tensor and a piece of it. Only a question that
-needs several passes accumulates its whole gradient, until the last one. Where the model is so small that operators cost more than arithmetic,
-questions share a pass, each with a gradient of its own, for three times 4 MiB and the activations of their rows: influence_block.py. Without
-that file's one call below nothing but time changes.
+How it is computed, with nothing of the size of the model written per question. A question in one row, if autograd keeps its activations, goes
+by influence_block.py: hooks on the modules form its gradient some rows of a weight at a time, Gamma and its sums are taken while they are in the
+cache, and short questions share a pass. Otherwise a hook on every parameter fires when the question's gradient for that tensor is complete,
+takes the same sums piece by piece, and drops the gradient. Memory: g_dev, and a piece, or the largest tensor and a piece. Only a question that
+needs several passes accumulates its whole gradient, until the last one. Without influence_block.py's one call below nothing but time and memory
+changes.
 
 The result is that of the plain way: a padded row per answer, the whole gradient, a pass over all parameters (tests/test_influence.py).
 No first moment, learning rate or weight decay in Gamma: those are common to all questions, or only scale it.
@@ -59,20 +60,29 @@ import shard
 from influence_block import block_sums
 from policy import batch_loss, even_passes, mean_length, micro_batches
 
-PIECE = {"cpu": 2 ** 19, "cuda": 2 ** 24}       # elements of a gradient taken at a time: what stays in a core's cache; enough to keep a GPU busy
+PIECE = {"cpu": 2 ** 18, "cuda": 2 ** 24}       # elements of a gradient taken at a time: what stays in a core's cache; enough to keep a GPU busy
 
 
-def Gamma(g, v, k, beta2=0.999, eps=1e-8, out=None):
+def Gamma(g, v, k, beta2=0.999, eps=1e-8):
     """Gradient g, AdamW's second moment v and step count k -> the direction AdamW would move in, same shape; v is not changed.
 
     >>> Gamma(torch.tensor([2., -4.]), torch.tensor([4., 9.]), 6, beta2=0.9, eps=0.2)       # warm
     tensor([ 0.6736, -0.8865])
     >>> Gamma(torch.tensor([2., -3.]), torch.zeros(2), 0)                                   # cold: the sign
-    tensor([ 1., -1.])
+    tensor([ 1.0000, -1.0000])
     """
-    correction = 1 - beta2 ** (k + 1)
-    v_hat = torch.mul(v, beta2 / correction, out=out).addcmul_(g, g, value=(1 - beta2) / correction)        # v' / (1 - beta2^t), never v itself
-    return torch.div(g, v_hat.sqrt_().add_(eps), out=v_hat)                 # written over it: one temporary
+    direction, scale = scaled_Gamma(g, v, k, beta2, eps)
+    return direction.div_(scale)
+
+
+def scaled_Gamma(g, v, k, beta2, eps, out=None):
+    """-> (scale Gamma, scale): Gamma for one operator less over all parameters, since a sum can be divided by the scale afterwards.
+
+    v' / (1 - beta2^t) = scale^2 (v + g^2 (1 - beta2) / beta2),  so  scale Gamma = g / ( sqrt( v + g^2 (1 - beta2) / beta2 ) + eps / scale )
+    """
+    scale = math.sqrt(beta2 / (1 - beta2 ** (k + 1)))
+    root = torch.addcmul(v, g, g, value=(1 - beta2) / beta2, out=out).sqrt_()                               # never v itself
+    return torch.div(g, root.add_(eps / scale), out=root), scale            # written over it: one temporary
 
 
 def second_moment(optimizer, p):
@@ -81,6 +91,11 @@ def second_moment(optimizer, p):
     if not state:
         return mine.new_zeros(()).expand_as(mine), 0
     return shard.local(state["exp_avg_sq"]), int(state["step"])
+
+
+def flat(t):
+    """-> (n,) view of a tensor, or of a zero that was expanded: flatten() would write that out."""
+    return t.flatten() if t.is_contiguous() else t.as_strided((t.numel(),), (0,))
 
 
 @contextlib.contextmanager
@@ -157,10 +172,11 @@ class Streaming:
     def __init__(self, solver, g_dev, preconditioned, cfg):
         self.solver, self.preconditioned, self.cfg = solver, preconditioned, cfg
         self.g_dev = {p: shard.local(g).flatten() for p, g in zip(solver.params, g_dev)}                 # views
-        self.history = {p: second_moment(solver.optimizer, p) for p in solver.params} if preconditioned else {}
+        moments = {p: second_moment(solver.optimizer, p) for p in solver.params} if preconditioned else {}
+        self.history = {p: (flat(v), k) for p, (v, k) in moments.items()}                               # views
         self.piece, self.room = PIECE[solver.device.type], torch.empty(0, device=solver.device)
         self.handles = [p.register_post_accumulate_grad_hook(self.take) for p in solver.params]
-        self.armed, self.sums = False, []
+        self.armed, self.sums, self.divisors = False, [], {}
 
     def arm(self):
         self.armed = True
@@ -169,29 +185,42 @@ class Streaming:
         """The hook of parameter p: its gradient has just been completed."""
         if not self.armed:
             return
-        self.sums += self.sums_of(p, shard.local(p.grad).flatten()[None])
+        g = shard.local(p.grad).flatten()[None]
+        self.sums += [self.sums_of(p, g[:, a:a + self.piece], a) for a in range(0, g.numel(), self.piece)]
         p.grad = None
 
-    def sums_of(self, p, g):
-        """(Q, n) gradients of p, of Q questions -> (3, Q) for each piece: <g_dev, direction>, |direction|^2, |g|^2.
+    def sums_of(self, p, g, start=0):
+        """(Q, n) gradients, of Q questions, of n elements of p from `start` on -> (3, Q) <g_dev, direction>, |direction|, |g|.
 
         The direction is Gamma, or the gradient itself where nothing is preconditioned. .float(): a sharded solver's whole copy may be in bf16.
         """
-        v, k = self.history.get(p, (shard.local(p), 0))                     # without a history anything of its shape: it is not looked at
-        size = max(1, self.piece // len(g))
-        for g, v, g_dev in zip(g.split(size, dim=1), v.flatten().split(size), self.g_dev[p].split(size)):
-            g = g.float()
+        g, here = g.float(), slice(start, start + g.shape[1])
+        direction, scale = g, 1.0
+        if self.preconditioned:
+            v, k = self.history[p]
             room = self.room.resize_(g.numel()).view_as(g)                  # memory is taken once, for the largest piece
-            direction = Gamma(g, v.float().expand_as(g), k, self.cfg.beta2, self.cfg.adam_eps, out=room) if self.preconditioned else g
-            squares = [torch.linalg.vector_norm(x, dim=1).square() for x in (direction, g)]
-            yield torch.stack([direction @ g_dev.float(), *squares])
+            direction, scale = scaled_Gamma(g, v[here].float(), k, self.cfg.beta2, self.cfg.adam_eps, out=room)
+        norms = [torch.linalg.vector_norm(x, dim=1) for x in (direction, g)]
+        return torch.stack([direction @ self.g_dev[p][here].float(), *norms]).div_(self.divisor(scale))
+
+    def divisor(self, scale):
+        """-> (3, 1): the first two sums are of scale Gamma."""
+        if scale not in self.divisors:
+            self.divisors[scale] = torch.tensor([[scale], [scale], [1.0]], device=self.solver.device)
+        return self.divisors[scale]
+
+    @staticmethod
+    def total(sums):
+        """(3, Q) of each piece -> (3, Q) <g_dev, direction>, |direction|^2, |g|^2 of all of them."""
+        pieces = torch.stack(sums)                                          # (pieces, 3, Q)
+        return torch.cat([pieces[:, :1].sum(dim=0), pieces[:, 1:].square().sum(dim=0)])
 
     def finish(self):
         """-> (3,) <g_dev, direction>, |direction|^2, |g_q|^2 of the question, ready for the next one."""
         for p in self.solver.params:
             if p.grad is not None:                                          # touched by an earlier pass of the question but not by its last
                 self.take(p)
-        sums = torch.stack(self.sums).sum(dim=0)[:, 0]
+        sums = self.total(self.sums)[:, 0]
         self.armed, self.sums = False, []
         return sums
 

@@ -1,7 +1,8 @@
-"""Several questions of a small model through one pass, each with a gradient of its own. influence.py has the definition.
+"""Questions through one pass, each with a gradient of its own, a piece of a weight at a time. influence.py has the definition.
 
-On a model of a million parameters most of a question's time is the overhead of some two thousand operators, not arithmetic. A block of Q
-questions, one packed row each, pays it once. The rows never meet, so the gradient of one question is what its own row contributes:
+A short question costs more for what does not depend on its tokens than for what does: the overhead of some two thousand operators, and reading
+weights, v and g_dev. A block of Q questions, one packed row each, pays that once. The rows never meet, so the gradient of one question is what
+its own row contributes:
 
     y = x W^T        g_q = dy_q^T x_q                                   nn.Linear: x and dy of all rows, multiplied row by row
     y = E[ids]       g_q = sum of dy_q over the places of a token       nn.Embedding
@@ -10,18 +11,23 @@ questions, one packed row each, pays it once. The rows never meet, so the gradie
     code       shape              meaning
     Q                             questions of a block; L: length of the longest row
     x, dy      (Q, L, H)          input of a module, gradient of its output; at the head (T, H), the predictions of all questions in turn
-    g          (Q, like p)        the Q gradients of one parameter
+    share      (Q, rows, ...)     what one module contributes to rows a to b of the Q gradients of one parameter: a function of a and b
+    g          (Q, rows, ...)     the sum of the shares of all modules that hold the parameter (a tied embedding has two): rows a to b of g_q
 
-Weights do not require gradients during the pass, so autograd forms none of its own. A tensor's g is used up as soon as the last module that
-holds the tensor (a tied embedding has two) is done. Memory beyond influence.py: three times g, at most BYTES
-each, and the activations of Q rows.
+Weights do not require gradients during the pass, so autograd forms none of its own. As soon as the last module that holds a tensor has its dy,
+the tensor's gradients are formed, scored and dropped some rows at a time, as many as stay in a core's cache. So no g_q is ever in memory as
+a whole, not even that of the largest tensor, and a row of an embedding whose token does not occur is skipped. That is less work than
+autograd does for a bare backward pass, which writes every gradient to memory. A block adds the activations of its Q rows: at most TOKENS of
+them unless a single row has more.
 
-A question goes alone if it needs more than one row, and all do if the largest tensor is above BYTES / 2, if layers recompute their
-activations, or if the model keeps a parameter where none of the three cases applies. The scores are the same either way up to
-rounding (tests/test_influence.py).
+A question goes the other way, autograd's own gradients with a hook on each (influence.py), if it needs more than one row, and all do if layers
+recompute their activations, or if the model keeps a parameter where none of the three cases applies. The scores are the same either way up
+to rounding (tests/test_influence.py).
 """
 import contextlib
-from collections import Counter
+import math
+from bisect import bisect_left
+from collections import Counter, defaultdict
 
 import torch
 from torch import nn
@@ -30,7 +36,7 @@ from tqdm import tqdm
 import ranks
 from policy import batch_loss, micro_batches
 
-BYTES = 2 ** 22         # for the Q gradients of the largest tensor: about what stays in a core's cache
+TOKENS = 512            # of a block, padding included: beyond it operators and memory cost little beside arithmetic
 
 
 def is_known(module):
@@ -40,20 +46,20 @@ def is_known(module):
 
 
 def blocks(solver, questions, answers, cfg):
-    """Questions -> lists of (q, packed row) to score together, longest rows first; questions that go alone are left out."""
-    size = BYTES // max(4 * p.numel() for p in solver.params)
-    if size < 2 or solver.recomputed or not all(is_known(module) for module in solver.model.modules() if module._parameters):
+    """Questions -> lists of (q, packed row) to score together, longest rows first; questions that go the other way are left out."""
+    if solver.recomputed or not all(is_known(module) for module in solver.model.modules() if module._parameters):
         return []
     passes = {q: micro_batches(solver, [(q, answers[q])], cfg) for q in questions}
     rows = [(q, batches[0][0]) for q, batches in passes.items() if len(batches) == len(batches[0]) == 1]
+    rows = [(q, row) for q, row in rows if predictions(row) <= cfg.logp_chunk]                          # head_logps would cut anywhere
     rows.sort(key=lambda pair: -len(pair[1].ids))
     out = []
     for q, row in rows:
-        fits = out and len(out[-1]) < size and (len(out[-1]) + 1) * len(out[-1][0][1].ids) <= cfg.tokens_at_once
-        if not fits or sum(predictions(r) for _, r in out[-1] + [(q, row)]) > cfg.logp_chunk:           # head_logps cuts anywhere
+        fits = out and (len(out[-1]) + 1) * len(out[-1][0][1].ids) <= min(TOKENS, cfg.tokens_at_once)
+        if not fits or sum(predictions(r) for _, r in out[-1] + [(q, row)]) > cfg.logp_chunk:
             out.append([])
         out[-1].append((q, row))
-    return [block for block in out if len(block) > 1]
+    return out
 
 
 def predictions(row):
@@ -69,8 +75,7 @@ class Block:
     def __init__(self, solver, stream, rows):
         self.params, self.stream = solver.params, stream
         self.lengths = [predictions(row) for row in rows]                   # (Q,)
-        self.uses, self.partial, self.sums, self.weights, self.handles = Counter(), {}, [], {}, []
-        self.room = {}                                                      # where products go: fresh memory costs more than they do
+        self.uses, self.shares, self.sums, self.weights, self.handles = Counter(), defaultdict(list), [], {}, []
         for module in solver.model.modules():
             if isinstance(module, nn.Linear):
                 self.handles.append(module.register_forward_hook(self.linear))
@@ -102,52 +107,64 @@ class Block:
     def linear_gradients(self, module, x, dy):
         """(Q, L, in) x, (Q, L, out) dy; at the head (T, in), (T, out)."""
         if x.dim() == 2:
-            parts = list(zip(dy.split(self.lengths), x.split(self.lengths)))
-            self.add(module.weight, torch.stack([d.T @ a for d, a in parts]))                   # (Q, out, in)
-            biases = lambda: torch.stack([d.sum(0) for d, _ in parts])
+            pairs = list(zip(dy.split(self.lengths), x.split(self.lengths)))
+            self.add(module.weight, lambda a, b: torch.stack([d[:, a:b].T @ h for d, h in pairs]))          # (Q, rows, in)
+            bias = lambda a, b: torch.stack([d[:, a:b].sum(0) for d, _ in pairs])
         else:
-            room = self.room.setdefault(dy.dtype, dy.new_empty(0)).resize_(len(x) * module.weight.numel())
-            self.add(module.weight, torch.bmm(dy.transpose(1, 2), x, out=room.view(len(x), *module.weight.shape)))
-            biases = lambda: dy.sum(1)
+            self.add(module.weight, lambda a, b: torch.bmm(dy[:, :, a:b].transpose(1, 2), x))
+            bias = lambda a, b: dy[:, :, a:b].sum(1)
         if module.bias is not None:
-            self.add(module.bias, biases())                                                     # (Q, out)
+            self.add(module.bias, bias)                                                                     # (Q, rows)
 
     def embedding(self, module, args, y):
         self.uses[module.weight] += 1
         y.requires_grad_().register_hook(lambda dy: self.embedding_gradients(module, args[0], dy))
 
     def embedding_gradients(self, module, ids, dy):
-        """(Q, L) ids, (Q, L, H) dy. Like autograd, nothing for the padding token."""
-        Q, (V, H) = len(ids), module.weight.shape
+        """(Q, L) ids, (Q, L, H) dy. None for rows of which no token occurs. Like autograd, nothing for the padding token."""
         if module.padding_idx is not None:
             dy = dy.masked_fill((ids == module.padding_idx)[:, :, None], 0)
-        places = ids + V * torch.arange(Q, device=ids.device)[:, None]
-        self.add(module.weight, dy.new_zeros(Q * V, H).index_add_(0, places.flatten(), dy.flatten(0, 1)).view(Q, V, H))
+        Q, L, H = dy.shape
+        tokens, order = ids.flatten().sort()
+        occur = tokens.tolist()
+
+        def share(a, b):
+            first, last = bisect_left(occur, a), bisect_left(occur, b)
+            if first == last:
+                return None
+            places = order[first:last]
+            rows = places // L * (b - a) + tokens[first:last] - a                                           # question by question
+            return dy.new_zeros(Q * (b - a), H).index_add_(0, rows, dy.flatten(0, 1)[places]).view(Q, b - a, H)
+        self.add(module.weight, share)
 
     def lend(self, module, args):
         """Q copies of the weight instead of one, each over the row of its question."""
         p = self.weights[module] = module.weight
         self.uses[p] += 1
-        copies = p.detach().expand(len(self.lengths), *[1] * (args[0].dim() - 2), -1).requires_grad_()        # (Q, 1, H) or (Q, 1, 1, H)
-        copies.register_hook(lambda g: self.add(p, g.flatten(1)))
+        copies = p.detach().expand(len(self.lengths), *[1] * (args[0].dim() - 2), -1).requires_grad_()      # (Q, 1, H) or (Q, 1, 1, H)
+        copies.register_hook(lambda g: self.add(p, lambda a, b: g.flatten(1)[:, a:b]))
         module._parameters["weight"] = copies
 
     def give_back(self, module, args, y):
         module._parameters["weight"] = self.weights.pop(module)
 
-    def add(self, p, g):
-        """One module's share of the Q gradients of p. With the last share they are complete, and are used up."""
-        self.uses[p] -= 1
-        if p in self.partial:
-            g = g + self.partial.pop(p)
-        if self.uses[p]:
-            self.partial[p] = g.clone()
-        elif p in self.stream.g_dev:
-            self.sums += self.stream.sums_of(p, g.flatten(1))
+    def add(self, p, share):
+        """One module's share of the Q gradients of p. With the last one they are complete, and are scored, some rows at a time."""
+        self.shares[p].append(share)
+        if len(self.shares[p]) < self.uses[p]:
+            return
+        shares, width = self.shares.pop(p), p.numel() // len(p)
+        if p in self.stream.g_dev:
+            most = max(1, self.stream.piece // (len(self.lengths) * width))
+            rows = math.ceil(len(p) / math.ceil(len(p) / most))             # pieces of one size
+            for a in range(0, len(p), rows):
+                found = [part for share in shares if (part := share(a, min(a + rows, len(p)))) is not None]
+                if found:
+                    self.sums.append(self.stream.sums_of(p, sum(found[1:], found[0]).flatten(1), a * width))
 
 
 def block_sums(solver, stream, questions, answers, A_sol, denominator, cfg):
-    """Questions -> {q: (3,) <g_dev, direction>, |direction|^2, |g_q|^2} of those that can share a pass; {} of a large or unknown model."""
+    """Questions -> {q: (3,) <g_dev, direction>, |direction|^2, |g_q|^2} of those in a row of their own; {} of a model with other modules."""
     out = {}
     for pairs in tqdm(blocks(solver, questions, answers, cfg), desc="influence", unit="block", leave=False, disable=not ranks.is_main()):
         rows = [row for _, row in pairs]
@@ -157,5 +174,5 @@ def block_sums(solver, stream, questions, answers, A_sol, denominator, cfg):
             if any(p not in block.uses for p in solver.params):             # it is used elsewhere than in its module's forward
                 return {}
             loss.backward()
-        out |= {q: sums for (q, _), sums in zip(pairs, torch.stack(block.sums).sum(dim=0).T)}
+        out |= {q: sums for (q, _), sums in zip(pairs, stream.total(block.sums).T)}
     return out

@@ -146,16 +146,31 @@ def plain_scores(policy, answers, A, g_dev, cfg):
 
 @pytest.fixture
 def one_by_one(monkeypatch):
-    """No question shares a pass with another."""
-    monkeypatch.setattr(influence_block, "BYTES", 0)
+    """Autograd's own gradients and a hook on each: what large questions and unknown models take."""
+    monkeypatch.setattr(influence_block, "blocks", lambda *_: [])
 
 
-@pytest.mark.parametrize("at_once", [0, 2 ** 22], ids=["one by one", "in blocks"])
+WAYS = pytest.mark.parametrize("tokens, piece", [(None, 7), (512, 2 ** 18), (512, 77), (1, 500)],
+                               ids=["one by one", "in blocks", "in small pieces", "in blocks of one"])
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """-> a function that makes scoring take one of the WAYS."""
+    def take(tokens, piece):
+        monkeypatch.setitem(influence.PIECE, "cpu", piece)
+        monkeypatch.setattr(influence_block, "TOKENS", tokens or 512)
+        if tokens is None:
+            monkeypatch.setattr(influence_block, "blocks", lambda *_: [])
+    return take
+
+
+@WAYS
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize("kind", ["tied", "untied", "window"])
 @pytest.mark.parametrize("steps", [0, 3], ids=["cold", "warm"])
-def test_scores_equal_the_plain_computation(make_policy, monkeypatch, similarity, kind, steps, at_once):
-    monkeypatch.setattr(influence_block, "BYTES", at_once)
+def test_scores_equal_the_plain_computation(make_policy, scored, similarity, kind, steps, tokens, piece):
+    scored(tokens, piece)
     policy, cfg = make_policy(kind, similarity=similarity, adam_eps=1e-6)
     warm(policy, cfg, steps)
     g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
@@ -166,10 +181,10 @@ def test_scores_equal_the_plain_computation(make_policy, monkeypatch, similarity
     assert (s_hat != 0).tolist() == [True, True, True, False, True]     # the flat group
 
 
-@pytest.mark.parametrize("at_once", [0, 2 ** 22], ids=["one by one", "in blocks"])
-def test_answers_that_begin_alike_or_are_the_same_are_scored_as_if_each_stood_alone(make_policy, monkeypatch, at_once):
+@WAYS
+def test_answers_that_begin_alike_or_are_the_same_are_scored_as_if_each_stood_alone(make_policy, scored, tokens, piece):
     """Rows are trees with fewer predictions than response tokens; the plain computation reads every answer on its own."""
-    monkeypatch.setattr(influence_block, "BYTES", at_once)
+    scored(tokens, piece)
     policy, cfg = make_policy()
     warm(policy, cfg)
     answers = make_groups([[4, 2, 6, 3], [2, 2, 2, 2], [6, 5, 2, 7], [3, 3, 3, 3], [8, 2, 2, 2]], prompts=[3, 8, 1, 20, 5], seed=2, words=2)
@@ -373,14 +388,40 @@ def test_a_block_that_fails_leaves_the_model_as_it_was(make_policy, monkeypatch,
 
 
 def test_questions_share_a_pass_only_where_that_is_known_to_be_right(make_policy):
-    """Not in a large model, not where activations are recomputed, not with a module of another kind, not across several rows."""
+    """Not where activations are recomputed, not with a module of another kind, not across several rows, not beyond a chunk of the head."""
     policy, cfg = make_policy()
     together = lambda policy, cfg: [sorted(q for q, _ in block) for block in influence_block.blocks(policy, [0, 1, 2, 4], ANSWERS, cfg)]
     assert together(policy, cfg) == [[0, 1, 4]]         # question 2 is cheapest in more than one row
-    assert together(policy, replace(cfg, tokens_at_once=12)) == together(policy, replace(cfg, logp_chunk=5)) == []
+    assert together(policy, replace(cfg, tokens_at_once=12)) == []
+    assert together(policy, replace(cfg, logp_chunk=5)) == [[1]]
     assert together(make_policy(grad_checkpoint=True)[0], cfg) == []
     policy.model.base_model.norm = torch.nn.LayerNorm(32)
     assert together(policy, cfg) == []
+
+
+def test_in_blocks_no_gradient_is_ever_whole_and_rows_of_an_embedding_that_do_not_occur_are_skipped(make_policy, monkeypatch, scored):
+    """Not even that of the largest tensor: at most so many elements at a time, of all questions of the block."""
+    scored(512, 700)
+    policy, cfg = make_policy("untied")
+    g_dev = dev_gradient(policy, DEV, A_DEV, cfg)
+    seen, sums_of = [], influence.Streaming.sums_of
+
+    def watch(self, p, g, start=0):
+        seen.append((p, g, start))
+        return sums_of(self, p, g, start)
+    monkeypatch.setattr(influence.Streaming, "sums_of", watch)
+    kept = [0, 1, 4]
+    s_hat_of(policy, [ANSWERS[q] for q in kept], A_SOL[kept], g_dev, cfg)
+    embedding = policy.model.get_input_embeddings().weight
+    width = embedding.shape[1]
+    assert {len(g) for _, g, _ in seen} == {3} and max(g.numel() for _, g, _ in seen) <= 700
+    for p in policy.params:
+        rows = sorted(i for q, g, start in seen if q is p for i in range(start // (p.numel() // len(p)), (start + g.shape[1]) // (p.numel() // len(p))))
+        if p is not embedding:
+            assert rows == list(range(len(p)))              # every row once
+    occur = {token for q in kept for x in ANSWERS[q] for token in x.prompt + x.response[:-1]}
+    looked_at = {i for p, g, start in seen if p is embedding for i in range(start // width, (start + g.shape[1]) // width)}
+    assert occur <= looked_at and len(looked_at) < len(embedding)
 
 
 def test_a_weight_used_outside_its_module_is_noticed(make_policy, monkeypatch):
