@@ -36,7 +36,7 @@ from tqdm import tqdm
 import ranks
 from policy import batch_loss, micro_batches
 
-TOKENS = 512            # of a block, padding included: beyond it operators and memory cost little beside arithmetic
+TOKENS, QUESTIONS = 768, 16             # at most in a block, padding included: beyond it nothing is left to share, and pieces get small
 
 
 def is_known(module):
@@ -53,12 +53,14 @@ def blocks(solver, questions, answers, cfg):
     rows = [(q, batches[0][0]) for q, batches in passes.items() if len(batches) == len(batches[0]) == 1]
     rows = [(q, row) for q, row in rows if predictions(row) <= cfg.logp_chunk]                          # head_logps would cut anywhere
     rows.sort(key=lambda pair: -len(pair[1].ids))
-    out = []
-    for q, row in rows:
-        fits = out and (len(out[-1]) + 1) * len(out[-1][0][1].ids) <= min(TOKENS, cfg.tokens_at_once)
-        if not fits or sum(predictions(r) for _, r in out[-1] + [(q, row)]) > cfg.logp_chunk:
-            out.append([])
-        out[-1].append((q, row))
+    out, limit = [], min(TOKENS, cfg.tokens_at_once)
+    while rows:
+        fit = max(1, min(QUESTIONS, limit // len(rows[0][1].ids)))
+        size = math.ceil(len(rows) / math.ceil(len(rows) / fit))                                        # so that the last block is no smaller
+        while sum(predictions(row) for _, row in rows[:size]) > cfg.logp_chunk:
+            size -= 1
+        out.append(rows[:size])
+        rows = rows[size:]
     return out
 
 
@@ -108,11 +110,17 @@ class Block:
         """(Q, L, in) x, (Q, L, out) dy; at the head (T, in), (T, out)."""
         if x.dim() == 2:
             pairs = list(zip(dy.split(self.lengths), x.split(self.lengths)))
-            self.add(module.weight, lambda a, b: torch.stack([d[:, a:b].T @ h for d, h in pairs]))          # (Q, rows, in)
+
+            def weight(a, b):
+                g = dy.new_empty(len(pairs), b - a, x.shape[1])                                             # (Q, rows, in)
+                for (d, h), out in zip(pairs, g):
+                    torch.mm(d[:, a:b].T, h, out=out)
+                return g
             bias = lambda a, b: torch.stack([d[:, a:b].sum(0) for d, _ in pairs])
         else:
-            self.add(module.weight, lambda a, b: torch.bmm(dy[:, :, a:b].transpose(1, 2), x))
+            weight = lambda a, b: torch.bmm(dy[:, :, a:b].transpose(1, 2), x)
             bias = lambda a, b: dy[:, :, a:b].sum(1)
+        self.add(module.weight, weight)
         if module.bias is not None:
             self.add(module.bias, bias)                                                                     # (Q, rows)
 
