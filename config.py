@@ -135,7 +135,7 @@ class Config:
     sampler: str = f("plain", "what samples; plain: our own loop; vllm: vLLM, if it is installed (vllm_sampler.py)")
     vllm_memory: float = f(0.4, "share of a GPU's memory that each role's vLLM engine takes")
     rows_at_once: int = f(256, "rows sampled side by side")
-    tokens_at_once: int = f(4096, "tokens of a forward and backward pass")
+    tokens_at_once: int = f(1024, "tokens of a forward and backward pass")
     logp_chunk: int = f(1024, "positions whose full log-softmax is in memory at once")
     grad_checkpoint: bool = f(False, "recompute activations in the backward pass")
     shard: str = f("auto", "with several ranks: true: weights, gradients and AdamW in shards (FSDP2); false: whole copies; auto: shards on CUDA, and "

@@ -58,7 +58,7 @@ from tqdm import tqdm
 import ranks
 import shard
 from influence_block import block_sums
-from policy import batch_loss, even_passes, mean_length, micro_batches
+from policy import batch_loss, even_passes, longest_first, mean_length, micro_batches
 
 PIECE = {"cpu": 2 ** 18, "cuda": 2 ** 24}       # elements of a gradient taken at a time: what stays in a core's cache; enough to keep a GPU busy
 
@@ -127,7 +127,7 @@ def dev_gradient(solver, answers, A_sol, cfg):
     solver.wake()
     denominator = sum(len(group) for _, group in kept) * mean_length([group for _, group in kept])          # N_dev Tbar_dev
     with borrowed_gradients(solver.params):
-        batches = even_passes(solver, micro_batches(solver, ranks.share(kept), cfg))
+        batches = even_passes(solver, micro_batches(solver, ranks.share(longest_first(kept)), cfg))
         for rows in tqdm(batches, desc="g_dev", unit="batch", leave=False, disable=not ranks.is_main()):
             loss, _ = batch_loss(solver, rows, A_sol, denominator, cfg)
             loss.backward()
@@ -240,7 +240,7 @@ def influence_scores(solver, answers, A_sol, g_dev, cfg):
     if g_dev is None or not kept:
         return s_hat, own_share
     Tbar = mean_length([answers[q] for q in kept])
-    kept.sort(key=lambda q: -sum(len(rollout.response) for rollout in answers[q]))         # dealt in turn: ranks end within one question
+    kept = [q for q, _ in longest_first([(q, answers[q]) for q in kept])]                   # dealt in turn: ranks end within one question
     solver.wake()
     norm_dev = max(norm(g_dev), 1e-12)
     all_on_one = together(solver, cfg)

@@ -25,6 +25,7 @@ in the paper: a KL term, an entropy term, a value network, a second epoch.
 """
 import contextlib
 import copy
+import functools
 import hashlib
 import math
 import os
@@ -38,7 +39,8 @@ from torch.nn.functional import cross_entropy, pad
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 import ranks
@@ -124,7 +126,9 @@ class Policy:
             shard.split(self.net, layers_of(self.model), self.device, self.bf16)
         self.params = [p for p in self.model.parameters() if p.requires_grad]
         self.layer_weights = sum(p.numel() for name, p in self.model.named_parameters() if p.dim() == 2 and "embed" not in name and "lm_head" not in name)
-        self.optimizer = torch.optim.AdamW(self.params, lr=lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, weight_decay=cfg.weight_decay)
+        self.optimizer = torch.optim.AdamW(self.params, lr=lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, weight_decay=cfg.weight_decay,
+                                           fused=True if self.device.type == "cpu" else None)          # on CUDA torch's own choice is as good
+        self.prompt_ids = functools.lru_cache(maxsize=4096)(functools.partial(chat_ids, self.tokenizer))       # dev questions come every iteration
         self.skipped, self.partner, self.awake = 0, None, True
 
     def autocast(self):
@@ -208,9 +212,6 @@ class Policy:
         if not torch.allclose(ours, theirs, atol=1e-3):
             raise InputError(f"--model {self.model.config.model_type}: its logits are not its output embedding of its last hidden state; not supported")
 
-    def prompt_ids(self, text):
-        return chat_ids(self.tokenizer, text)
-
 
 def take_turns(first, second):
     """Two roles of which one is on the device at a time. On a CPU device and host are one place, and everything else is the same."""
@@ -245,6 +246,9 @@ def uniforms(keys, t):
 
 
 # ---------------------------------------------------------------- sampling
+
+ROOM = 32               # most spare columns of the key-value cache
+
 
 def choose(logits, u, temperature, top_p, top_k):
     """(R, V) logits, (R,) uniforms -> (R,) tokens, (R,) log-probs at the temperature. Temperature 0 is greedy, with log-probs at temperature 1.
@@ -284,12 +288,33 @@ def masks_for(model, allowed, q_pos, k_pos):
     return {"full_attention": allowed, "sliding_attention": allowed & near} if kinds else allowed & near
 
 
+class GrowingLayer(DynamicLayer):
+    """One layer's keys and values, (R, kv heads, columns, head size), with room for the columns to come: transformers' own copies all at every token."""
+    room, mine = None, None                                                 # (keys, values) with spare columns; the view of those keys that is in use
+
+    def update(self, keys, values, *args, **kwargs):
+        if not self.is_initialized or keys.shape[2] > 1:
+            return super().update(keys, values, *args, **kwargs)
+        L = self.keys.shape[2]
+        if self.keys is not self.mine or L == self.room[0].shape[2]:        # rows have come or gone, or the room is full
+            self.room = [pad(x, (0, 0, 0, min(ROOM, 4 + L // 8))) for x in (self.keys, self.values)]
+        for room, new in zip(self.room, (keys, values)):
+            room[:, :, L] = new[:, :, 0]
+        self.keys, self.values = (room[:, :, :L + 1] for room in self.room)
+        self.mine = self.keys
+        return self.keys, self.values
+
+
+def new_cache():
+    return Cache(layer_class_to_replicate=GrowingLayer)
+
+
 class Batch:
     """The rows being sampled: a key-value cache, left-padded, with what is known of each row. Rows leave when finished and join from the queue."""
 
     def __init__(self, model, device):
         self.model, self.device = model, device
-        self.cache = DynamicCache()
+        self.cache = new_cache()
         self.seen = torch.zeros(0, 0, dtype=torch.bool, device=device)      # (R, L) which columns of the cache hold a token of the row
         self.length = torch.zeros(0, dtype=torch.long, device=device)       # (R,) tokens so far = position of the next one
         self.hidden = None                                                  # (R, H) last hidden state, from which the next token is drawn
@@ -303,7 +328,7 @@ class Batch:
         positions = (seen.cumsum(1) - 1).clamp(min=0)
         causal = torch.ones(longest, longest, dtype=torch.bool, device=self.device).tril()
         allowed = causal & seen[:, None, None, :] | torch.eye(longest, dtype=torch.bool, device=self.device)     # padding sees itself: no NaN
-        cache = DynamicCache()
+        cache = new_cache()
         hidden = self.model.base_model(input_ids=ids, attention_mask=masks_for(self.model, allowed, positions, positions),
                                        position_ids=positions, past_key_values=cache, use_cache=True).last_hidden_state[:, -1]
         cache.batch_repeat_interleave(n)
@@ -324,7 +349,7 @@ class Batch:
         """Drop all rows but those of `index` (a list), and the columns that none of them uses."""
         self.rows = [self.rows[i] for i in index]
         if not index:
-            self.cache = DynamicCache()
+            self.cache = new_cache()
             return
         index = torch.tensor(index, device=self.device)
         self.seen, self.length, self.hidden = self.seen[index], self.length[index], self.hidden[index]
@@ -389,8 +414,9 @@ def sample(policy, prompts, n, key, cfg, temperature=None, top_p=None, top_k=Non
             if going:
                 batch.step(token)
     texts = policy.tokenizer.batch_decode(list(tokens.values()), skip_special_tokens=True)
-    done = {row: Rollout(prompts[row[0]], tokens[row], logps[row], tokens[row][-1] in stops, text) for row, text in zip(tokens, texts)}
-    return ranks.gather([[done[i, j] for j in range(n)] for i in mine], len(prompts))
+    done = {row: (tokens[row], logps[row], tokens[row][-1] in stops, text) for row, text in zip(tokens, texts)}
+    done = ranks.gather([[done[i, j] for j in range(n)] for i in mine], len(prompts))              # without prompts, which every rank has
+    return [[Rollout(prompt, *row) for row in rows] for prompt, rows in zip(prompts, done)]
 
 
 # ---------------------------------------------------------------- packed rows
@@ -480,6 +506,11 @@ def micro_batches(policy, groups, cfg, parts=1, part=0):
             batches.append([])
         batches[-1].append(row)
     return batches
+
+
+def longest_first(pairs):
+    """(g, group) pairs in the order in which ranks take them in turn, so that all have about as many tokens."""
+    return sorted(pairs, key=lambda pair: -sum(len(rollout.response) for rollout in pair[1]))
 
 
 EMPTY = Row([0], [0], [1], [], [], [], [])      # a token without an answer: no loss, gradients of exact zeros
@@ -615,7 +646,7 @@ def update(policy, groups, A, cfg, what="update"):
     size = cfg.minibatch_rows // m
     denominator = cfg.minibatch_rows * mean_length([group for _, group in kept])
     policy.wake()
-    minibatches = [ranks.share(kept[i:i + size]) for i in range(0, len(kept), size)]
+    minibatches = [ranks.share(longest_first(kept[i:i + size])) for i in range(0, len(kept), size)]
     later = old_logps(policy, [pair for minibatch in minibatches[1:] for pair in minibatch], cfg)       # before the model moves
     norms, tokens = [], 0
     with tqdm(total=sum(map(len, minibatches)), desc=what, unit="group", leave=False, disable=not ranks.is_main()) as bar:
