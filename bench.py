@@ -18,7 +18,7 @@ There is no equation here: nothing is computed that influence.py and policy.py d
     answers      influence: seconds per answer, 2 to 32 answers to a question                                   -
     lengths      influence: seconds per response token, answers of 8 to 64 tokens                               -
     sizes        influence: seconds per question, 1 to 60 million random weights, beside the bare passes        bare at most 1.10
-    ranks        iteration 2 of train.py, a thread for each rank: 1 rank; 2 ranks, in shards; 2, whole copies   2 ranks 1.7
+    ranks        iterations 2-5 of train.py, a thread a rank: 1 rank; 2 ranks, in shards; 2, whole copies       2 ranks 1.7
     memory       bytes of scoring beyond weights and AdamW, beside what must be held                            used at most allowed
 
 Variants take turns in one process, a different one first in each round, so that a machine that slows down slows all of them. Times are
@@ -325,17 +325,20 @@ def sizes_stage(w, args, Q=2):
 # ---------------------------------------------------------------- 1 rank against 2
 
 def seconds_of_training(ranks, flags):
-    """train.py in processes of its own, one thread each -> seconds of its second iteration, without evaluation and checkpoint."""
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks), "--"] if ranks > 1 else []
+    """train.py in processes of its own, one thread each -> mean seconds of an iteration but the first, without evaluation and checkpoint.
+
+    torchrun looks after its processes ten times a second unless told otherwise, which takes a tenth of a core.
+    """
+    launch = ["-m", "torch.distributed.run", "--standalone", "--monitor_interval", "2", "--nproc_per_node", str(ranks), "--"] if ranks > 1 else []
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, *launch, os.path.join(ROOT, "train.py"), "--run", os.path.join(folder, "run"), "--iterations", "2",
+        command = [sys.executable, *launch, os.path.join(ROOT, "train.py"), "--run", os.path.join(folder, "run"), "--iterations", "5", "--eval_every", "5",
                    "--threads", "1", "--device", "cpu", "--dtype", "fp32", *flags]
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
         if done.returncode:
             raise InputError(f"{' '.join(command[1:])}: exit code {done.returncode}: {' '.join(done.stderr.split())[-300:]}")
         with open(os.path.join(folder, "run", "metrics.jsonl")) as lines:
-            seconds = json.loads(lines.readlines()[-1])["seconds"]
-    return sum(x for name, x in seconds.items() if name not in ("evaluate", "checkpoint"))
+            seconds = [json.loads(line)["seconds"] for line in lines][1:]
+    return sum(x for each in seconds for name, x in each.items() if name not in ("evaluate", "checkpoint")) / len(seconds)
 
 
 def ranks_stage(w, args):

@@ -28,6 +28,7 @@ import contextlib
 import math
 from bisect import bisect_left
 from collections import Counter, defaultdict
+from itertools import accumulate, pairwise
 
 import torch
 from torch import nn
@@ -53,13 +54,19 @@ def blocks(solver, questions, answers, cfg):
     rows = [(q, batches[0][0]) for q, batches in passes.items() if len(batches) == len(batches[0]) == 1]
     rows = [(q, row) for q, row in rows if predictions(row) <= cfg.logp_chunk]                          # head_logps would cut anywhere
     rows.sort(key=lambda pair: -len(pair[1].ids))
+    ends = [0, *accumulate(sizes([(len(row.ids), predictions(row)) for _, row in rows], cfg))]
+    return [rows[start:end] for start, end in pairwise(ends)]
+
+
+def sizes(rows, cfg):
+    """[(tokens, predictions) of each row], longest first -> how many of them, in turn, make a block."""
     out, limit = [], min(TOKENS, cfg.tokens_at_once)
     while rows:
-        fit = max(1, min(QUESTIONS, limit // len(rows[0][1].ids)))
+        fit = max(1, min(QUESTIONS, limit // rows[0][0]))
         size = math.ceil(len(rows) / math.ceil(len(rows) / fit))                                        # so that the last block is no smaller
-        while sum(predictions(row) for _, row in rows[:size]) > cfg.logp_chunk:
+        while sum(predictions for _, predictions in rows[:size]) > cfg.logp_chunk:
             size -= 1
-        out.append(rows[:size])
+        out.append(size)
         rows = rows[size:]
     return out
 

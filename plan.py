@@ -23,8 +23,9 @@ L, X tokens with padding, X2 = sum of L^2 over rows.
                     of all layers        l times that; recomputed: once, and b l H X
                     beside the layers    b H (2 X + targets), and 2 b I X while a layer runs backward
                     logits               12 V (bf16: 14) for each of at most logp_chunk targets; a third of it once the loss is known
-                    largest tensor       N as a gradient, 2 or 3 times at the end if embedding and head are tied; scoring: and a piece
-    of sampling     KV cache             2 l K b for each cell, a cell being one row's place in one column of the cache
+                    largest tensor       N as a gradient, 2 or 3 times at the end if embedding and head are tied; scoring: and a piece, or
+                                         pieces alone where blocks of questions are scored
+    of sampling     KV cache             2 l K b for each cell, a cell being one row's place in one column of the cache, spare ones included
                     activations          K b for each cell of one layer, and 2 A b where kv heads are repeated; a prefill b X (2 H + 3 I)
                     logits               24 V per row, 36 V with top_k or top_p
     FLOPs           forward              2 W X + 4 l A X2 + 2 H V targets
@@ -35,9 +36,9 @@ L, X tokens with padding, X2 = sum of L^2 over rows.
                     in slices, a question's passes as all passes
     seconds         training, prefill    the larger of FLOPs / (peak x mfu) and bytes moved / link, since FSDP overlaps them
                     decoding             the larger of steps x l x layer_us and (b (W + N) a step + cache traffic) / (bandwidth x share)
-                    cache traffic        the cache three times (read, copied to grow by a column), 2 A / K more where kv heads repeat
+                    cache traffic        the cache once, and twice more every 32 columns; 2 A / K more where kv heads repeat
 
-Which rows share a pass, which prompts join when, how full the batch is: `sample` and `micro_batches` are played through on lengths alone,
+Which rows share a pass, which prompts join when, how full the batch is: `sample`, `micro_batches` and `blocks` are played through on lengths alone,
 and policy.answers_per_row says how often a prompt is read. Lengths are assumed: log-normal with a mean and a spread, cut at the limit and
 scaled back to the mean, at even quantiles so that nothing is left to chance; prompts and answers independent. Ranks wait for the slowest.
 What answers begin with alike goes through the model once (policy.pack); nothing, it is assumed, since long answers part early.
@@ -53,7 +54,7 @@ import random
 import tempfile
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from statistics import NormalDist
 from types import SimpleNamespace
 from unittest import mock
@@ -68,8 +69,9 @@ import ranks
 import shard
 from data import InputError, run_script
 from influence import PIECE, too_large
+from influence_block import sizes
 from log import Clock, Log
-from policy import Policy, answers_per_row, common_starts
+from policy import Policy, answers_per_row, common_starts, spare
 
 FREE_SHARE = 0.1                # of the device: fragmentation, CUDA's and nccl's own memory
 NODE = 8                        # GPUs that share a fast link
@@ -265,7 +267,7 @@ class Sampling:
     steps: int = 0
     cells: int = 0              # cells attended to, summed over steps
     rows: int = 0               # most rows at once
-    most: int = 0               # most cells at once
+    most: int = 0               # most cells at once, spare ones included
     join: int = 0               # most cells while prompts join: the merged cache and the part that joins
     first: tuple = (0, 0, 0)    # (cells before, tokens, squares) of the largest prefill
 
@@ -292,7 +294,8 @@ def sampling(groups, rows_at_once, tokens_at_once):
         R, columns = len(length), int(length.max()) + np.arange(1, stride)          # of the steps before the last draw
         s.drawn, s.steps, s.rows = s.drawn + R * stride, s.steps + stride - 1, max(s.rows, R)
         s.row_steps, s.cells = s.row_steps + R * (stride - 1), s.cells + R * int(columns.sum())
-        s.most = max(s.most, R * (int(length.max()) + stride - 1))
+        full = int(length.max()) + stride - 1
+        s.most = max(s.most, R * (full + spare(full)))
         going = left > stride
         length, left = length[going] + stride, left[going] - stride
         if len(length):
@@ -333,6 +336,15 @@ def passes(groups, s, limit, parts=1, part=0):
             batches.append(Pass(0, L, 0))
         batches[-1].rows, batches[-1].targets = batches[-1].rows + 1, batches[-1].targets + targets
     return batches
+
+
+def blocks(questions, cfg):
+    """Passes of each question -> (passes that several questions share, passes of each of the others), as influence_block.blocks makes them."""
+    fits = lambda q: not cfg.grad_checkpoint and len(q) == q[0].rows == 1 and q[0].targets <= cfg.logp_chunk
+    rows = sorted(((q[0].L, q[0].targets) for q in questions if fits(q)), reverse=True)
+    ends = [0, *accumulate(sizes(rows, cfg))]
+    shared = [Pass(end - start, rows[start][0], sum(targets for _, targets in rows[start:end])) for start, end in pairwise(ends)]
+    return shared, [q for q in questions if not fits(q)]
 
 
 # ---------------------------------------------------------------- the formulas
@@ -413,21 +425,29 @@ def pass_moments(s, base, name, batches, most, cfg, k, b):
 
 
 def update_moments(s, batches, most, cfg, k, b, cuda):
-    temporaries = 4 * s.P / k if cuda else 8 * s.N / k                      # on CUDA of all tensors at once, on a CPU one by one
+    temporaries = 4 * s.P / k if cuda else 0                                # on CUDA of all tensors at once, on a CPU none: one fused pass
     step = held(s, k) | {"gradients": 4 * s.P / k, "AdamW's temporaries": temporaries}
     return pass_moments(s, held(s, k), "gradients", batches, most, cfg, k, b) + [step]
 
 
-def influence_moments(s, dev, most, questions, cfg, k, b, slices=False):
-    """dev: the passes of g_dev, at most `most` in a row; questions: the passes of each question. slices: no copies are gathered."""
+def influence_moments(s, dev, most, shared, questions, cfg, k, b, slices=False):
+    """dev: the passes of g_dev, at most `most` in a row; shared: blocks of questions; questions: the passes of each of the others.
+
+    slices: no copies are gathered.
+    """
     base, every = held(s, k) | {"g_dev": 4 * s.P / k}, [x for q in questions for x in q]
     moments = pass_moments(s, held(s, k), "g_dev", dev, most, cfg, k, b) if dev else []
+    gradient = b if k > 1 else 4
+    scoring = min(s.N, PIECE["cpu" if b == 4 else "cuda"]) * (16 if gradient == 2 else 4)        # of bf16 tensors: fp32 copies first
+    if not slices:
+        base |= {"gathered weights, v, g_dev": 3 * b * s.P} if k > 1 else {"compute copy": b * s.P} if b == 2 else {}
+    if shared:                                          # no gradient is ever whole: two pieces of one
+        x, piece = heaviest(shared, s, cfg, b), scoring + gradient * min(s.N, PIECE["cpu" if b == 4 else "cuda"])
+        moments += backward_moments(s, base, x, cfg, b, 0, piece)
+        moments += [base | {"logits": logits(s, x, cfg, b) / 3 if s.tied else 0, "largest tensor": piece}]
     if slices and questions:
         moments += pass_moments(s, base, "gradients", every, 2, cfg, k, b)
     elif questions:
-        gradient = b if k > 1 else 4
-        scoring = min(s.N, PIECE["cpu" if b == 4 else "cuda"]) * (16 if gradient == 2 else 4)        # of bf16 tensors: fp32 copies first
-        base |= {"gathered weights, v, g_dev": 3 * b * s.P} if k > 1 else {"compute copy": b * s.P} if b == 2 else {}
         base |= {"gradients": gradient * s.P} if any(len(q) > 1 for q in questions) else {}
         moments += backward_moments(s, base, heaviest(every, s, cfg, b), cfg, b, gradient, scoring)
         moments += [base | {"largest tensor": (3 if s.tied else 1) * gradient * s.N + scoring}]
@@ -509,7 +529,7 @@ def sampling_stage(p, name, role, kind):
     moved = p.b * s.P * (p.k - 1) / p.k
 
     def seconds(y):
-        cache = 2 * s.layers * s.K * p.b * y.cells * (3 + (2 * s.A / s.K if s.A != s.K else 0))
+        cache = 2 * s.layers * s.K * p.b * y.cells * (1 + 2 / 32 + (2 * s.A / s.K if s.A != s.K else 0))
         decode = max(y.steps * s.layers * m.layer_us / 1e6, (y.steps * p.b * (s.W + s.N) + cache) / (1e9 * m.hbm_gbs * m.hbm_share))
         return forward_flops(s, y.prefill, y.squares, 0) / m.flops + decode
     return Stage(name, worst([x for y in each for x in sampling_moments(s, y, p.k, p.b, narrow)]), tokens=sum(y.drawn for y in each),
@@ -522,6 +542,7 @@ def training(p, s, minibatches):
     every, longest, flops, moved, seconds = [], 0, 0, 0.0, 0.0
     gathered = (p.k - 1) / p.k * s.P
     for i, minibatch in enumerate(minibatches):
+        minibatch = tuple(sorted(minibatch, key=lambda group: -sum(group[1])))          # policy.longest_first
         each = [passes(part, s, p.cfg.tokens_at_once) for part in share(minibatch, p.ranks)]
         cost = lambda x: pass_flops(s, x, p.cfg) + (forward_flops(s, x.tokens, x.squares, x.targets) if i else 0)
         costs = [sum(map(cost, part)) for part in each]
@@ -550,13 +571,16 @@ def influence_stage(p):
     if p.together:                                      # the ranks divide a question's rows; each pass is as much traffic as in training
         dealt = [[passes((group,), s, p.cfg.tokens_at_once, p.ranks, r) for r in range(p.ranks)] for group in groups]
         questions = [[x for part in q for x in part] for q in dealt]
-        traffic = sum(max(map(len, q)) for q in dealt) * gathered * (2 * p.b + 4)
+        traffic, shared = sum(max(map(len, q)) for q in dealt) * gathered * (2 * p.b + 4), []
         seconds += max(sum(max(map(cost, q)) for q in dealt) / p.machine.flops, traffic / p.machine.link)
     else:
         questions = [passes((group,), s, p.cfg.tokens_at_once) for group in groups]
         traffic = 3 * p.b * gathered
-        seconds += max(sum(map(cost, part)) for part in share(questions, p.ranks)) / p.machine.flops + traffic / p.machine.link
-    moments, flat = influence_moments(s, every, most, questions, p.cfg, p.k, p.b, p.together), [x for q in questions for x in q]
+        dealt = [blocks(part, p.cfg) for part in share(questions, p.ranks)]
+        shared, questions = [x for part, _ in dealt for x in part], [q for _, part in dealt for q in part]
+        costs = [sum(map(cost, [[x] for x in part] + alone)) for part, alone in dealt]
+        seconds += max(costs) / p.machine.flops + traffic / p.machine.link
+    moments, flat = influence_moments(s, every, most, shared, questions, p.cfg, p.k, p.b, p.together), shared + [x for q in questions for x in q]
     return Stage("influence", worst(moments) if moments else {}, tokens=response_tokens(dev) + response_tokens(groups),
                  through=sum(x.tokens for x in every + flat), flops=flops + cost(flat), moved=moved + traffic, seconds=seconds)
 

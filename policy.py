@@ -247,7 +247,9 @@ def uniforms(keys, t):
 
 # ---------------------------------------------------------------- sampling
 
-ROOM = 32               # most spare columns of the key-value cache
+def spare(columns):
+    """-> how many columns a key-value cache of so many gets for tokens to come."""
+    return min(32, 4 + columns // 8)
 
 
 def choose(logits, u, temperature, top_p, top_k):
@@ -290,19 +292,25 @@ def masks_for(model, allowed, q_pos, k_pos):
 
 class GrowingLayer(DynamicLayer):
     """One layer's keys and values, (R, kv heads, columns, head size), with room for the columns to come: transformers' own copies all at every token."""
-    room, mine = None, None                                                 # (keys, values) with spare columns; the view of those keys that is in use
+    room, mine = (), None                                                   # keys and values with spare columns; the view of those keys that is in use
 
     def update(self, keys, values, *args, **kwargs):
         if not self.is_initialized or keys.shape[2] > 1:
             return super().update(keys, values, *args, **kwargs)
         L = self.keys.shape[2]
         if self.keys is not self.mine or L == self.room[0].shape[2]:        # rows have come or gone, or the room is full
-            self.room = [pad(x, (0, 0, 0, min(ROOM, 4 + L // 8))) for x in (self.keys, self.values)]
+            self.room, self.keys = (), pad(self.keys, (0, 0, 0, spare(L)))  # one after the other: the old ones are free before the next are copied
+            self.values = pad(self.values, (0, 0, 0, spare(L)))
+            self.room = self.keys, self.values
         for room, new in zip(self.room, (keys, values)):
             room[:, :, L] = new[:, :, 0]
         self.keys, self.values = (room[:, :, :L + 1] for room in self.room)
         self.mine = self.keys
         return self.keys, self.values
+
+    def put(self, keys, values):
+        """Other rows from here on."""
+        self.keys, self.values, self.room = keys, values, ()
 
 
 def new_cache():
@@ -337,8 +345,8 @@ class Batch:
         if self.rows:                                                       # both caches padded on the left to the longer one
             new, old = cache.layers[0].keys.shape[2], self.seen.shape[1]
             for mine, theirs in zip(self.cache.layers, cache.layers):
-                mine.keys = torch.cat([pad(mine.keys, (0, 0, max(0, new - old), 0)), pad(theirs.keys, (0, 0, max(0, old - new), 0))])
-                mine.values = torch.cat([pad(mine.values, (0, 0, max(0, new - old), 0)), pad(theirs.values, (0, 0, max(0, old - new), 0))])
+                mine.put(*(torch.cat([pad(x, (0, 0, max(0, new - old), 0)), pad(y, (0, 0, max(0, old - new), 0))])
+                           for x, y in ((mine.keys, theirs.keys), (mine.values, theirs.values))))
             self.seen = torch.cat([pad(self.seen, (max(0, new - old), 0)), pad(seen, (max(0, old - new), 0))])
             self.length, self.hidden = torch.cat([self.length, length]), torch.cat([self.hidden, hidden])
         else:
@@ -356,7 +364,7 @@ class Batch:
         first = int(self.seen.any(0).int().argmax())
         self.seen = self.seen[:, first:]
         for layer in self.cache.layers:
-            layer.keys, layer.values = (x.index_select(0, index)[:, :, first:] for x in (layer.keys, layer.values))
+            layer.put(*(x.index_select(0, index)[:, :, first:] for x in (layer.keys, layer.values)))
 
     def step(self, tokens):
         """Feed one token to every row."""
