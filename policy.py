@@ -25,6 +25,7 @@ in the paper: a KL term, an entropy term, a value network, a second epoch.
 """
 import contextlib
 import copy
+import ctypes
 import functools
 import hashlib
 import math
@@ -96,6 +97,16 @@ def device_of(cfg):
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
+def keep_memory():
+    """Let freed memory stay with the process, where the C library is glibc: it would give large tensors back to the system and fault them in again.
+
+    Fresh memory costs more than what is computed in it, and two ranks that ask for it at once wait for each other (LOG.md). Peaks stay as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    for option, value in [(-1, -1), (-4, 0)] if mallopt else []:            # malloc.h: M_TRIM_THRESHOLD never; M_MMAP_MAX none
+        mallopt(option, value)
+
+
 class Policy:
     """One role: a model, its tokenizer and its own AdamW.
 
@@ -108,6 +119,8 @@ class Policy:
     def __init__(self, role, path, lr, cfg):
         self.role, self.lr = role, lr
         self.device = device_of(cfg)
+        if self.device.type == "cpu":
+            keep_memory()
         self.bf16 = cfg.dtype == "bf16" or (cfg.dtype == "auto" and self.device.type == "cuda")
         self.model, self.tokenizer = load_model(path)
         self.sharded = ranks.world() > 1 and shard.wanted(cfg, sum(p.numel() for p in self.model.parameters()), self.device.type == "cuda")
