@@ -384,8 +384,9 @@ def check(cfg):
         need(name, getattr(cfg, name) >= 0, "0 or more")
     for name in ("temperature", "eval_temperature", "adam_eps", "grad_clip", "tis_cap"):
         need(name, getattr(cfg, name) > 0, "a number above 0")
-    for name in ("beta1", "beta2", "dev_ema"):
+    for name in ("beta1", "dev_ema"):
         need(name, 0 <= getattr(cfg, name) < 1, "a number from 0 to below 1")
+    need("beta2", 0 < cfg.beta2 < 1, "a number between 0 and 1")            # influence.scaled_Gamma divides by it
     for name in ("top_p", "eval_top_p", "vllm_memory", "keep_share"):
         need(name, 0 < getattr(cfg, name) <= 1, "a number above 0 and up to 1")
     need("reward", cfg.train_on == "generated" or cfg.reward == "fixed", f"fixed beside train_on = {cfg.train_on!r}, where there is no generator to pay")
