@@ -331,8 +331,8 @@ def seconds_of_training(ranks, flags):
     """
     launch = ["-m", "torch.distributed.run", "--standalone", "--monitor_interval", "2", "--nproc_per_node", str(ranks), "--"] if ranks > 1 else []
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, *launch, os.path.join(ROOT, "train.py"), "--run", os.path.join(folder, "run"), "--iterations", "5", "--eval_every", "5",
-                   "--threads", "1", "--device", "cpu", "--dtype", "fp32", *flags]
+        command = [sys.executable, *launch, os.path.join(ROOT, "train.py"), "--run", os.path.join(folder, "run"),
+                   "--iterations", "5", "--eval_every", "5", "--threads", "1", "--device", "cpu", "--dtype", "fp32", *flags]
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
         if done.returncode:
             raise InputError(f"{' '.join(command[1:])}: exit code {done.returncode}: {' '.join(done.stderr.split())[-300:]}")

@@ -304,8 +304,11 @@ def masks_for(model, allowed, q_pos, k_pos):
 
 
 class GrowingLayer(DynamicLayer):
-    """One layer's keys and values, (R, kv heads, columns, head size), with room for the columns to come: transformers' own copies all at every token."""
-    room, mine = (), None                                                   # keys and values with spare columns; the view of those keys that is in use
+    """One layer's keys and values, (R, kv heads, columns, head size), with room for the columns to come.
+
+    transformers' own layer copies everything at every token.
+    """
+    room, mine = (), None                                       # keys and values with spare columns; the view of those keys that is in use
 
     def update(self, keys, values, *args, **kwargs):
         if not self.is_initialized or keys.shape[2] > 1:
