@@ -315,7 +315,7 @@ class GrowingLayer(DynamicLayer):
             return super().update(keys, values, *args, **kwargs)
         L = self.keys.shape[2]
         if self.keys is not self.mine or L == self.room[0].shape[2]:        # rows have come or gone, or the room is full
-            self.room, self.keys = (), pad(self.keys, (0, 0, 0, spare(L)))  # one after the other: the old ones are free before the next are copied
+            self.room, self.mine, self.keys = (), None, pad(self.keys, (0, 0, 0, spare(L)))     # one after the other: the old ones are free before the next are copied
             self.values = pad(self.values, (0, 0, 0, spare(L)))
             self.room = self.keys, self.values
         for room, new in zip(self.room, (keys, values)):
@@ -326,7 +326,7 @@ class GrowingLayer(DynamicLayer):
 
     def put(self, keys, values):
         """Other rows from here on."""
-        self.keys, self.values, self.room = keys, values, ()
+        self.keys, self.values, self.room, self.mine = keys, values, (), None
 
 
 def new_cache():

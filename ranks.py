@@ -6,7 +6,7 @@ of each weight (shard.py), or a whole copy. With one process every function retu
     share(items)            this rank's part: items[rank], items[rank + world], ...
     gather(part, n)         the inverse: every rank's part -> the whole list of n, in order
     most(n)                 the largest n of all ranks
-    from_main(value)        what the main rank found, everywhere
+    from_main(value)        what the main rank computed, everywhere: for judgements that a clock can change (a time-out)
     sum_gradients(params)   .grad -> the sum over ranks, in place
     is_main()               one rank writes files and talks
     silent(seconds)         the ranks that have died
