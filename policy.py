@@ -12,7 +12,7 @@ constant they divide by:
     groups                  (G, m)     lists of rollouts; the m of a group answer the same prompt
     A             A         (G, m)     advantages, one per rollout
     logp          log pi    (tokens,)  at the temperature sampled with
-    Tbar          T bar                mean response length of the whole update batch, in tokens
+    Tbar          T bar                mean response length in tokens over the groups of an update that have a gradient
     B             B                    nominal mini-batch size in rows; a short last mini-batch is still divided by B
 
 A row is a prompt and several of its answers, as a tree: the prompt stands in it once, and so does whatever several answers begin with. A token's

@@ -21,7 +21,7 @@ One iteration, at solver theta and generator phi:
     score              (Q,)        what a question earns: s_hat, or another reward of rewards.py; None: the generator is not paid, and stays
     s, A_gen  s, A     (D, n)      the same in the grid of drafts, invalid ones included; their advantages
 
-Everything that has `extensions` in its line is off unless its field is set, and can be skipped at the first reading.
+Every line that says `extension` is off unless its field is set, and can be skipped at the first reading.
 
 Writes runs/NAME/: config.json, metrics.jsonl, questions.jsonl, checkpoint/, solver/, generator/. The random numbers of a run depend on its seed alone; a run
 that was killed goes on with --resume. Departs from the released code: one process is the normal case, ranks share its work; nothing is overlapped.
@@ -98,8 +98,8 @@ def train(cfg):
         if cfg.reward == "influence":
             with clock("influence"):                                        # before either model moves
                 g_dev = dev_gradient(solver, dev_answers, A_dev, cfg)
-                g_dev = dev_ema(g_dev_average, g_dev, cfg.dev_ema)
-                g_dev_average = g_dev if cfg.dev_ema and g_dev is not None else g_dev_average
+                g_dev = dev_ema(g_dev_average, g_dev, cfg.dev_ema)                                                      # extension: a running mean
+                g_dev_average = g_dev if cfg.dev_ema and g_dev is not None else g_dev_average                           # extension
                 s_hat, own_share = influence_scores(solver, answers[:Q], A_sol[:Q], g_dev, cfg)                         # (Q,)
                 s_hat = extensions.gate(s_hat, r[:Q], cfg.gate_std)                                                     # off: as it is
                 g_dev_norm, g_dev = norm(g_dev), None                       # as large as the model: not kept beside the updates

@@ -5,7 +5,7 @@
 
     trick          what the scripted generator writes                                          should a generator be paid for it?
     honest         a question of the wanted kind with its right key                            yes: the yardstick
-    copies_dev     a dev question, word for word, with its key                                 no, but to influence it is the best of all
+    copies_dev     a dev question, word for word, with its key                                 no, though nothing is closer to the dev set
     wrong_key      an honest question whose key is another of its options                      no
     trivial        an honest question that tells its own answer                                no
     ambiguous      two options are right, the key is one of them                               no

@@ -2,7 +2,7 @@
 
     python docs/curves.py infuser=runs/toy-influence-seed0,runs/toy-influence-seed1 fixed=runs/toy-fixed-seed0,runs/toy-fixed-seed1
 
-Needs matplotlib (pip install matplotlib), which nothing else here does. A thin line is one seed, a thick one their mean.
+Needs matplotlib. A thin line is one seed, a thick one their mean.
 """
 import json
 import os
