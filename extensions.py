@@ -72,16 +72,24 @@ class Problems:
 
 # ---------------------------------------------------------------- instead of documents
 
-def seeds(dev, D, k, key):
+def seeds(dev, D, k, key, fits=lambda document: True):
     """D stand-ins for documents: k dev questions each, with options and answer, in the form the generator is asked to write.
 
-    key: words that make the draw unique, e.g. (seed, iteration). k is at most the number of dev questions.
+    key: words that make the draw unique, e.g. (seed, iteration). k is at most the number of dev questions, and less where the prompt would not fit.
     """
     documents = []
     for d in range(D):
         some = random.Random(f"{key} seeds {d}").sample(dev, min(k, len(dev)))
-        documents.append(Document("+".join(question.question_id for question in some), "\n".join(map(as_json, some)), tuple(some)))
+        document = shown(some)
+        while not fits(document) and len(some) > 1:
+            some.pop()
+            document = shown(some)
+        documents.append(document)
     return documents
+
+
+def shown(questions):
+    return Document("+".join(question.question_id for question in questions), "\n".join(map(as_json, questions)), tuple(questions))
 
 
 def as_json(question):

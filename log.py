@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from tqdm import tqdm
@@ -21,6 +22,7 @@ import checkpoint
 import ranks
 import toy
 import trackers
+from data import InputError
 from influence import has_gradient
 from overlap import folded
 from solver import last_boxed
@@ -87,11 +89,14 @@ class Log:
         self.paths = [os.path.join(cfg.run, name) for name in ("metrics.jsonl", "questions.jsonl")]
         self.say(str(cfg))
 
-    def open(self, state):
-        """Create the run folder, once everything that was asked for has been found; after a resume, cut the logs back to the checkpoint."""
+    def open(self, state, dtype):
+        """Create the run folder, once everything that was asked for has been found; after a resume, cut the logs back to the checkpoint.
+
+        dtype: what is computed in. It goes into config.json in place of `auto`, so that a resumed run stays with it on another device.
+        """
+        if not ranks.from_main(not self.main or self.claim(dtype)):
+            raise InputError(f"{self.cfg.run}: another run has just begun there; give this one a folder of its own by --run")
         if self.main:
-            os.makedirs(self.cfg.run, exist_ok=True)
-            self.cfg.save(os.path.join(self.cfg.run, "config.json"))
             for path in self.paths:
                 checkpoint.cut(path, state["sizes"][os.path.basename(path)] if state else 0)
         self.track, self.stop_tracking = trackers.start(self.cfg, self.paths[0])
@@ -99,6 +104,18 @@ class Log:
         if state:
             self.anchor_accuracy = state["anchor"]
             self.say(f"resumed after iteration {state['iteration']}")
+
+    def claim(self, dtype):
+        """Write config.json -> True; False if a run that started at the same time has the folder already."""
+        os.makedirs(self.cfg.run, exist_ok=True)
+        path = os.path.join(self.cfg.run, "config.json")
+        if not self.cfg.resume:
+            try:
+                open(path, "x").close()
+            except FileExistsError:
+                return False
+        replace(self.cfg, dtype=dtype).save(path)
+        return True
 
     def say(self, text):
         if self.main:

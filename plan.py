@@ -41,7 +41,8 @@ L, X tokens with padding, X2 = sum of L^2 over rows.
 Which rows share a pass, which prompts join when, how full the batch is: `sample`, `micro_batches` and `blocks` are played through on lengths alone,
 and policy.answers_per_row says how often a prompt is read. Lengths are assumed: log-normal with a mean and a spread, cut at the limit and
 scaled back to the mean, at even quantiles so that nothing is left to chance; prompts and answers independent. Ranks wait for the slowest.
-What answers begin with alike goes through the model once (policy.pack); nothing, it is assumed, since long answers part early.
+What answers begin with alike goes through the model once (policy.pack); nothing, it is assumed, since long answers part early. --check plans with
+the lengths that were measured, and beside it from their means alone.
 
 Not in it: fragmentation and CUDA's own memory (a tenth of the device is left free for them), vLLM, loading, checks of answers, failures.
 Nothing here has run on a GPU. The rates are assumptions, printed with every plan; bytes, tokens and FLOPs are compared with measurements.
@@ -71,7 +72,7 @@ from data import InputError, run_script
 from influence import PIECE, too_large
 from influence_block import sizes
 from log import Clock, Log
-from policy import Policy, answers_per_row, common_starts, spare
+from policy import Policy, answers_per_row, common_starts, spare, tree_order
 
 FREE_SHARE = 0.1                # of the device: fragmentation, CUDA's and nccl's own memory
 NODE = 8                        # GPUs that share a fast link
@@ -131,6 +132,7 @@ class Rollouts:
 
     alike: share of the variance of response lengths that the answers to one prompt have in common.
     trees: of some prompts, in order: tokens of prompt and answers without what one answer has in common with another. Empty: nothing is.
+    groups: every prompt and its answers, in the form of groups_of; where they are known, nothing is made up from the numbers above.
     """
     prompts: int
     answers: int
@@ -140,6 +142,7 @@ class Rollouts:
     alike: float = 0.0
     longest: tuple = (math.inf, math.inf)       # prompt, response; never beyond the config's limits
     trees: tuple = ()
+    groups: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -201,12 +204,13 @@ def rollouts_of(cfg, assumed):
     """Config and assumptions -> {"dev", "draft", "answer", "test": Rollouts}."""
     response = assumed.response_tokens or cfg.max_response_tokens / 4
     document = assumed.document_prompt or cfg.max_chunk_tokens / 2 + 200
-    questions = round(cfg.drafts_per_step * assumed.valid_share)
+    drafted, paid = cfg.train_on == "generated", cfg.reward != "fixed"
+    questions = cfg.rlvr_per_step + (round(cfg.drafts_per_step * assumed.valid_share) if drafted else cfg.drafts_per_step)
     kept = lambda n: math.ceil(n * assumed.mixed_share)
     lengths = lambda prompt: ((prompt, assumed.prompt_spread * prompt), (response, assumed.response_spread * response), assumed.alike)
     question, m = lengths(assumed.question_prompt), cfg.answers_per_question
     return {"dev": Rollouts(assumed.dev_questions, m, kept(assumed.dev_questions), *question),
-            "draft": Rollouts(cfg.docs_per_step, cfg.questions_per_doc, kept(cfg.docs_per_step), *lengths(document)),
+            "draft": Rollouts(cfg.docs_per_step * drafted, cfg.questions_per_doc, kept(cfg.docs_per_step) * paid, *lengths(document)),
             "answer": Rollouts(questions, m, kept(questions), *question),
             "test": Rollouts(assumed.test_questions, cfg.eval_samples, 0, *question)}
 
@@ -507,7 +511,7 @@ class Setting:
         r = self.rollouts[kind]
         count, r = (r.kept, self.rollouts.get(f"{kind} kept", r)) if kept else (r.prompts, r)
         prompt, response = r.longest
-        return groups_of(r, count, min(prompt, self.cfg.max_prompt_tokens), min(response, self.cfg.max_response_tokens))
+        return r.groups or groups_of(r, count, min(prompt, self.cfg.max_prompt_tokens), min(response, self.cfg.max_response_tokens))
 
 
 def share(items, ranks):
@@ -524,6 +528,8 @@ def worst(moments):
 
 
 def sampling_stage(p, name, role, kind):
+    if not p.rollouts[kind].prompts:
+        return Stage(name)
     s, m, narrow = p.shapes[role], p.machine, kind == "test"
     each = [sampling(part, p.cfg.rows_at_once, p.cfg.tokens_at_once) for part in share(p.groups(kind), p.ranks)]
     moved = p.b * s.P * (p.k - 1) / p.k
@@ -540,16 +546,20 @@ def sampling_stage(p, name, role, kind):
 def training(p, s, minibatches):
     """Mini-batches of groups -> (passes of all ranks, most in a row, FLOPs, bytes moved, seconds). All but the first need old log-probs."""
     every, longest, flops, moved, seconds = [], 0, 0, 0.0, 0.0
-    gathered = (p.k - 1) / p.k * s.P
-    for i, minibatch in enumerate(minibatches):
-        minibatch = tuple(sorted(minibatch, key=lambda group: -sum(group[1])))          # policy.longest_first
-        each = [passes(part, s, p.cfg.tokens_at_once) for part in share(minibatch, p.ranks)]
-        cost = lambda x: pass_flops(s, x, p.cfg) + (forward_flops(s, x.tokens, x.squares, x.targets) if i else 0)
-        costs = [sum(map(cost, part)) for part in each]
-        most = max(len(part) for part in each)                              # ranks with fewer passes run empty ones
-        traffic = most * gathered * (2 * p.b + 4 + (p.b if i else 0)) if p.k > 1 else 8 * s.P * (p.ranks - 1) / p.ranks
-        longest, flops, moved, every = max(longest, most), flops + sum(costs), moved + traffic, every + [x for part in each for x in part]
-        seconds += max(max(costs) / p.machine.flops, traffic / p.machine.link)
+    gathered = (p.k - 1) / p.k * s.P if p.k > 1 else 0
+    longest_first = [tuple(sorted(minibatch, key=lambda group: -sum(group[1]))) for minibatch in minibatches]
+    dealt = [share(minibatch, p.ranks) for minibatch in longest_first]
+    old = [tuple(group for parts in dealt[1:] for group in parts[rank]) for rank in range(p.ranks)]         # policy.old_logps
+    forward = lambda x: forward_flops(s, x.tokens, x.squares, x.targets)
+    both = lambda x: pass_flops(s, x, p.cfg)
+    work = [(parts, both, 2 * p.b + 4, 8 * s.P * (p.ranks - 1) / p.ranks) for parts in dealt] + [(old, forward, p.b, 0)]
+    for parts, cost, moves, whole in work:
+        each = [passes(part, s, p.cfg.tokens_at_once) for part in parts]
+        costs, most = [sum(map(cost, part)) for part in each], max(len(part) for part in each)             # ranks with fewer passes run empty ones
+        traffic = most * gathered * moves if p.k > 1 else whole
+        flops, moved, seconds = flops + sum(costs), moved + traffic, seconds + max(max(costs) / p.machine.flops, traffic / p.machine.link)
+        if cost is both:
+            longest, every = max(longest, most), every + [x for part in each for x in part]
     return every, longest, flops, moved, seconds
 
 
@@ -563,10 +573,14 @@ def update_stage(p, name, role, kind):
 
 
 def influence_stage(p):
+    if p.cfg.reward != "influence":
+        return Stage("influence")
     s = p.shapes["solver"]
     dev = p.groups("dev", kept=True)
     every, most, flops, moved, seconds = training(p, s, [dev] if dev else [])
-    groups = sorted(p.groups("answer", kept=True), key=lambda group: -sum(group[1]))
+    groups = p.groups("answer", kept=True)
+    scored = groups[:len(groups) - round(len(groups) * p.cfg.rlvr_per_step / max(1, p.rollouts["answer"].prompts))]         # RLVR problems are not
+    groups = sorted(scored, key=lambda group: -sum(group[1]))
     cost, gathered = lambda part: sum(pass_flops(s, x, p.cfg) for x in part), s.P * (p.k - 1) / p.k
     if p.together:                                      # the ranks divide a question's rows; each pass is as much traffic as in training
         dealt = [[passes((group,), s, p.cfg.tokens_at_once, p.ranks, r) for r in range(p.ranks)] for group in groups]
@@ -594,7 +608,7 @@ STAGES = {"dev": lambda p: sampling_stage(p, "dev", "solver", "dev"), "write": l
           "answer": lambda p: sampling_stage(p, "answer", "solver", "answer"), "influence": influence_stage,
           "update_generator": lambda p: update_stage(p, "update_generator", "generator", "draft"),
           "update_solver": lambda p: update_stage(p, "update_solver", "solver", "answer"),
-          "evaluate": lambda p: sampling_stage(p, "evaluate", "solver", "test") if p.rollouts["test"].prompts else Stage("evaluate"),
+          "evaluate": lambda p: sampling_stage(p, "evaluate", "solver", "test"),
           "checkpoint": checkpoint_stage}
 
 
@@ -716,8 +730,8 @@ def table(p, stages):
 
 
 def minutes(p, stages):
-    """Of an average iteration: evaluation and checkpoint happen in some only."""
-    every = {"evaluate": p.cfg.eval_every, "checkpoint": p.cfg.checkpoint_every}
+    """Of an average iteration: evaluation and checkpoint happen in some only, and so do dev questions that are not needed for g_dev."""
+    every = {"evaluate": p.cfg.eval_every, "checkpoint": p.cfg.checkpoint_every, "dev": 1 if p.cfg.reward == "influence" else p.cfg.dev_every}
     return sum(stage.seconds / every.get(stage.name, 1) for stage in stages.values()) / 60
 
 
@@ -734,7 +748,8 @@ def report(p):
     lines += ["", *table(p, stages), ""]
     average = minutes(p, stages)
     hours = average * p.cfg.iterations / 60
-    lines.append(f"an iteration: {average:.1f} minutes (evaluation every {p.cfg.eval_every}, checkpoint every {p.cfg.checkpoint_every}); "
+    tested = f"evaluation every {p.cfg.eval_every}" if p.rollouts["test"].prompts else "no evaluation: plan.py --test_questions N counts it"
+    lines.append(f"an iteration: {average:.1f} minutes ({tested}, checkpoint every {p.cfg.checkpoint_every}); "
                  f"{p.cfg.iterations} of them: {hours:.1f} hours, {hours * m.gpus:.0f} GPU hours")
     top = max(stages.values(), key=lambda stage: stage.peak)
     usable = f"{room(p) / 1e9:.0f} of {m.gpu_gb:g} GB that are planned with"
@@ -814,7 +829,7 @@ def tables(machine, assumed):
 # ---------------------------------------------------------------- plan against measurement
 
 def lengths(groups):
-    """(G, m) rollouts -> the last five fields of Rollouts: means, standard deviations, alike, longest, trees."""
+    """(G, m) rollouts -> the last six fields of Rollouts: means, standard deviations, alike, longest, trees, groups."""
     prompts = np.array([len(group[0].prompt) for group in groups], dtype=float)                    # (G,)
     responses = np.array([[len(x.response) for x in group] for group in groups], dtype=float)      # (G, m)
     within = responses.var(axis=1, ddof=1).mean()
@@ -822,12 +837,17 @@ def lengths(groups):
     alike = float(np.clip(between / max(between + within, 1e-9), 0, 1))
     again = [sum(common_starts(group)) for group in groups]
     return ((prompts.mean(), prompts.std()), (responses.mean(), responses.std()), alike, (prompts.max(), responses.max()),
-            tuple(sorted(prompts + responses.sum(axis=1) - again)))
+            tuple(sorted(prompts + responses.sum(axis=1) - again)), known_lengths(groups))
+
+
+def known_lengths(groups):
+    """(G, m) rollouts -> the same in the form of groups_of."""
+    responses = lambda group: tuple(len(group[i].response) for i in tree_order(group))
+    return tuple((len(group[0].prompt), responses(group), tuple(common_starts(group))) for group in groups)
 
 
 def measured_rollouts(facts):
-    """What log.iteration was told -> {kind: Rollouts}, and of those with a gradient {"kind kept": Rollouts}: counts, and means, deviations
-    and maxima of lengths, and what answers have in common."""
+    """What log.iteration was told -> {kind: Rollouts}, and of those with a gradient {"kind kept": Rollouts}."""
     flat = lambda r: ((r == r.max(dim=1, keepdim=True).values).all(dim=1).tolist() if len(r) else [])
     drafts = [[draft.rollout for draft in row] for row in facts["drafts"]]
     kinds = {"dev": (facts["dev_answers"], flat(facts["r_dev"])), "draft": (drafts, (facts["A_gen"] == 0).all(dim=1).tolist()),
@@ -904,22 +924,33 @@ def watched_run(cfg):
 
 
 def check(cfg):
-    """Two iterations on a CPU, the second one watched -> (rows of (stage, what, planned, measured), largest errors)."""
+    """Two iterations on a CPU, the second one watched -> rows of (stage, what, planned, planned from means, measured).
+
+    Planned with the lengths of the rollouts themselves, which tests formulas and schedules; and from their means, spreads and trees alone, which also
+    tests what a plan assumes about lengths. Of a handful of prompts a mean says little.
+    """
     with tempfile.TemporaryDirectory() as folder:
         cfg = replace(cfg, run=f"{folder}/run", iterations=2, test=None, device="cpu", dtype="fp32", show_every=0)
         seen, held_now, facts = watched_run(cfg)
     everyone = ranks.gather([(seen, held_now)], ranks.world())
-    p = Setting(cfg, setting_of(cfg, Machine(), Assumed()).shapes, measured_rollouts(facts), Machine(gpus=ranks.world()), cuda=False)
-    rows = [("both roles", what, sum(bytes_each * s.P / p.k for s in p.shapes.values()), max(held[i] for _, held in everyone))
-            for i, (what, bytes_each) in enumerate([("bytes: weights", 4), ("bytes: AdamW", 8)])]
-    tokens = tokens_of(facts)
+    rollouts = measured_rollouts(facts)
+    p = Setting(cfg, setting_of(cfg, Machine(), Assumed()).shapes, rollouts, Machine(gpus=ranks.world()), cuda=False)
+    means = plan(replace(p, rollouts={kind: replace(r, groups=()) for kind, r in rollouts.items()}))
+    rows, tokens = [], tokens_of(facts)
+    for i, (what, bytes_each) in enumerate([("bytes: weights", 4), ("bytes: AdamW", 8)]):
+        planned = sum(bytes_each * s.P / p.k for s in p.shapes.values())
+        rows.append(("both roles", what, planned, planned, max(held[i] for _, held in everyone)))
     for name, stage in plan(p).items():
         if name in seen and stage.buffers:
-            rows += [(name, "bytes: peak", stage.peak, max(theirs[name][0] for theirs, _ in everyone)),
-                     (name, "FLOPs", stage.flops, sum(theirs[name][1] for theirs, _ in everyone))]
-            rows += [(name, "tokens", stage.tokens, tokens[name])] if name in tokens else []
-    error = lambda kind: max(abs(planned / measured - 1) for _, what, planned, measured in rows if what.startswith(kind))
-    return rows, {kind: error(kind) for kind in ("bytes", "tokens", "FLOPs")}
+            rows += [(name, "bytes: peak", stage.peak, means[name].peak, max(theirs[name][0] for theirs, _ in everyone)),
+                     (name, "FLOPs", stage.flops, means[name].flops, sum(theirs[name][1] for theirs, _ in everyone))]
+            rows += [(name, "tokens", stage.tokens, means[name].tokens, tokens[name])] if name in tokens else []
+    return rows
+
+
+def errors(rows, column):
+    """{kind of number: largest relative error} of a column of plans, 2 or 3."""
+    return {kind: max(abs(row[column] / row[4] - 1) for row in rows if row[1].startswith(kind)) for kind in ("bytes", "tokens", "FLOPs")}
 
 
 def tokens_of(facts):
@@ -931,11 +962,12 @@ def tokens_of(facts):
         name: step["tokens"] for name, step in steps.items() if step}
 
 
-def print_check(rows, errors):
-    print(f"{ranks.world()} ranks, fp32 on a CPU\n{'stage':18}{'what':16}{'planned':>18}{'measured':>18}{'off by':>9}")
-    for name, what, planned, measured in rows:
-        print(f"{name:18}{what:16}{planned:18,.0f}{measured:18,.0f}{planned / measured - 1:9.1%}")
-    print("largest error: " + ", ".join(f"{kind} {error:.1%}" for kind, error in errors.items()))
+def print_check(rows):
+    print(f"{ranks.world()} ranks, fp32 on a CPU\n{'stage':18}{'what':16}{'planned':>20}{'measured':>20}{'off by':>9}{'from means':>12}")
+    for name, what, planned, means, measured in rows:
+        print(f"{name:18}{what:16}{planned:20,.0f}{measured:20,.0f}{planned / measured - 1:9.1%}{means / measured - 1:12.1%}")
+    for said, column in (("largest error", 2), ("from means and spreads of lengths alone", 3)):
+        print(f"{said}: " + ", ".join(f"{kind} {error:.1%}" for kind, error in errors(rows, column).items()))
 
 
 # ---------------------------------------------------------------- the command
@@ -957,7 +989,7 @@ def main(argv=None):
         ranks.start(torch.device("cpu"))
         result = check(config.parse(["--model", args.check, *rest]))
         if ranks.is_main():
-            print_check(*result)
+            print_check(result)
         ranks.stop()
     else:
         print(report(setting_of(config.parse(rest), pick(Machine), pick(Assumed))))

@@ -129,16 +129,16 @@ class Policy:
         self.stop_ids = chat_stop_ids(self.tokenizer)
         extra = self.model.generation_config.eos_token_id
         self.stop_ids += [i for i in (extra if isinstance(extra, list) else [extra]) if i is not None and i not in self.stop_ids]
-        self.check_head()
         self.recomputed = layers_of(self.model) if cfg.grad_checkpoint else []             # the layers that drop their activations
         if cfg.grad_checkpoint:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.net, self.outline = TokenLogps(self.model), self.model
+        self.layer_weights = sum(p.numel() for name, p in self.model.named_parameters() if p.dim() == 2 and "embed" not in name and "lm_head" not in name)
+        self.check_model(cfg)
         if self.sharded:
             self.outline = copy_with(self.model, [torch.empty_like(p, device="meta") for p in self.model.parameters()])
             shard.split(self.net, layers_of(self.model), self.device, self.bf16)
         self.params = [p for p in self.model.parameters() if p.requires_grad]
-        self.layer_weights = sum(p.numel() for name, p in self.model.named_parameters() if p.dim() == 2 and "embed" not in name and "lm_head" not in name)
         self.optimizer = torch.optim.AdamW(self.params, lr=lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, weight_decay=cfg.weight_decay,
                                            fused=True if self.device.type == "cpu" else None)          # on CUDA torch's own choice is as good
         self.prompt_ids = functools.lru_cache(maxsize=4096)(functools.partial(chat_ids, self.tokenizer))       # dev questions come every iteration
@@ -189,7 +189,8 @@ class Policy:
         """A stand-in for this sharded role on one rank, with whole weights and second moments: to differentiate with, not to train."""
         other = copy.copy(self)
         other.model, other.sharded = self.gathered(trains=True), False
-        other.net, other.params = TokenLogps(other.model), list(other.model.parameters())
+        trained = [p.requires_grad for p in self.model.parameters()]
+        other.net, other.params = TokenLogps(other.model), [p for p, trains in zip(other.model.parameters(), trained) if trains]
         other.recomputed = layers_of(other.model) if self.recomputed else []
         state = {}
         for p, theirs in zip(self.params, other.params):
@@ -211,19 +212,34 @@ class Policy:
             self.tokenizer.save_pretrained(folder)
 
     @torch.no_grad()
-    def check_head(self):
-        """Refuse what would silently compute something else: layers that cannot be packed, and logits that are not head(last hidden state)."""
+    def check_model(self, cfg):
+        """Refuse what would silently compute something else, or stop in the middle of a run: on a few tokens the model's own log-probs are held
+        against those of a packed row (other masks and positions; with --grad_checkpoint also dropout) and of a sampling step (our cache)."""
         config = self.model.config.get_text_config()
         odd = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
         if odd:                 # linear layers carry state from one packed answer into the next, whatever the mask says
             raise InputError(f"--model {config.model_type}: layers of kind {', '.join(sorted(odd))} cannot be packed; not supported")
         if not self.stop_ids:
             raise InputError(f"--model {config.model_type}: neither its tokenizer nor its generation config names a token that ends a response")
-        ids = torch.tensor([[self.stop_ids[0], 0, 1, 2]], device=self.model.device)
-        hidden = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        ours, theirs = self.model.get_output_embeddings()(hidden), self.model(ids, use_cache=False).logits
-        if not torch.allclose(ours, theirs, atol=1e-3):
-            raise InputError(f"--model {self.model.config.model_type}: its logits are not its output embedding of its last hidden state; not supported")
+        plain, first = copy.copy(self), self.stop_ids[0]                    # in fp32, where the weights are before they are cut into shards
+        plain.bf16, plain.sharded, plain.device = False, False, self.model.device
+        own = lambda ids: self.model(torch.tensor([ids], device=plain.device), use_cache=False).logits[0].float().log_softmax(-1)      # (L, V)
+        prompt, answers = [first, 0], [[1, 0, 2], [1, 2, 0]]                # a common beginning, then a branch
+        try:
+            row, = pack([Rollout(prompt, answer, [], True, "") for answer in answers], 0, 2)
+            ours = [row_logps(plain, [row], 1.0, cfg)]
+            theirs = [own(prompt + answer)[1:-1].gather(1, torch.tensor(answer, device=plain.device)[:, None])[:, 0] for answer in answers]
+            batch = Batch(self.model, plain.device)
+            batch.join([[first, 0, 1], [first]], 1, [(0, 0), (1, 0)])       # padded on the left
+            batch.step(torch.tensor([2, 2], device=plain.device))
+            ours += self.model.get_output_embeddings()(batch.hidden).float().log_softmax(-1)
+            theirs += [own([first, 0, 1, 2])[-1], own([first, 2])[-1]]
+            differ = not torch.allclose(torch.cat(ours), torch.cat(theirs), atol=1e-3)
+            why = "with packed rows and our cache it does not compute its own log-probs" + (" (dropout in its layers?)" if self.recomputed else "")
+        except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            differ, why = True, f"its layers do not take packed rows and our cache ({' '.join(str(error).split())[:120]})"
+        if differ:
+            raise InputError(f"--model {config.model_type}: {why}; not supported")
 
 
 def take_turns(first, second):
@@ -401,6 +417,8 @@ def sample(policy, prompts, n, key, cfg, temperature=None, top_p=None, top_k=Non
     which keeps the padding short.
     A response ends with a stop token (kept: EOS is trained) or at cfg.max_response_tokens (finished=False).
     """
+    if not prompts:
+        return []
     policy.wake()
     temperature = cfg.temperature if temperature is None else temperature
     top_p, top_k = cfg.top_p if top_p is None else top_p, cfg.top_k if top_k is None else top_k

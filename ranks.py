@@ -140,9 +140,12 @@ class Pulse(threading.Thread):
             return [GONE - 1] + [GONE] * (self.world - 1)
 
     def run(self):
-        last, seen = [0] * self.world, [time.monotonic()] * self.world
+        last, seen, awake = [0] * self.world, [time.monotonic()] * self.world, time.monotonic()
         while not self.ended.wait(BEAT):
             now, counts = time.monotonic(), self.counts(1)
+            if now - awake > 10 * BEAT:                     # this process was stopped itself, perhaps the whole job: the others' time begins again
+                seen = [now] * self.world
+            awake = now
             seen = [now if count != before or count >= GONE else then for count, before, then in zip(counts, last, seen)]
             last = counts
             dead = [r for r in range(self.world) if now - seen[r] > DEAD]

@@ -76,7 +76,8 @@ def train(cfg):
         clock, dev = Clock(), dev_set.questions                                                                         # M
         batch = [documents[i] for i in document_batch(len(documents), cfg.docs_per_step, cfg.seed, t - 1)] if documents else []      # D
         if cfg.seed_questions:                                              # extension: dev questions in the documents' place
-            batch = extensions.seeds(dev, cfg.docs_per_step, cfg.seed_questions, (cfg.seed, t))
+            fits = lambda seeds: prompt_length(seeds, generator, cfg) <= cfg.max_prompt_tokens
+            batch = extensions.seeds(dev, cfg.docs_per_step, cfg.seed_questions, (cfg.seed, t), fits)
         asked = dev if cfg.reward == "influence" or dev_set.due(t) or t % cfg.dev_every == 0 or t == cfg.iterations else []
         with clock("dev"):
             dev_answers = solver_role.answer_questions(solver, asked, cfg.answers_per_question, (cfg.seed, t, "solver", "dev"), cfg, what="dev answers")
@@ -159,9 +160,8 @@ def load_data(cfg, solver, generator, log):
     count = lambda text: len(generator.tokenizer(text, add_special_tokens=False).input_ids)
     reads = cfg.train_on == "generated" and not cfg.seed_questions
     documents = load_documents(cfg.documents, max_tokens=cfg.max_chunk_tokens, count_tokens=count) if reads else []
-    fits_generator = lambda document: len(generator.prompt_ids(generator_role.prompt_text(document, cfg.question_type)))
     fits_solver = lambda question: len(solver.prompt_ids(solver_role.prompt_text(question)))
-    documents, skipped = keep_fitting(documents, fits_generator, cfg.max_prompt_tokens, "documents")
+    documents, skipped = keep_fitting(documents, lambda document: prompt_length(document, generator, cfg), cfg.max_prompt_tokens, "documents")
     if reads:
         log.say(f"{len(documents)} documents from {cfg.documents}, {skipped} left out as longer than {cfg.max_prompt_tokens} tokens")
     sets = {}
@@ -177,6 +177,10 @@ def load_data(cfg, solver, generator, log):
         log.say(f"{len(problems.pool)} problems from {cfg.rlvr}, {problems.excluded} left out as dev questions, {skipped} as too long")
     log.overlap = Overlap({"dev": dev_set.all, "test": sets["test"]})
     return documents, dev_set, sets["test"], sets["questions"], problems
+
+
+def prompt_length(document, generator, cfg):
+    return len(generator.prompt_ids(generator_role.prompt_text(document, cfg.question_type)))
 
 
 def evaluate(solver, test, t, cfg, verifier):
@@ -198,7 +202,7 @@ def resume(cfg, policies, dev_set, log):
         raise InputError(f"{cfg.run}: no whole checkpoint is left, so the run cannot go on; its logs are untouched. Start again with another --run")
     if folder and folder.endswith(".previous") and ranks.is_main():
         checkpoint.drop_newest(cfg.run)
-    log.open(state)
+    log.open(state, "bf16" if policies["solver"].bf16 else "fp32")
     if folder is None:
         return 0, None
     dev_set.load(state["dev"])
@@ -217,7 +221,7 @@ def main():
         ranks.barrier()
         train(cfg)
     except InputError as error:
-        if ranks.is_main():
+        if os.environ.get("LOCAL_RANK", "0") == "0":                        # one of each machine: a file may be missing on one of them only
             print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -85,6 +85,12 @@ def test_seeds_stand_where_the_document_would():
     assert seeds(MC, 2, 3, (0, 1)) == seeds(MC, 2, 3, (0, 1)) != seeds(MC, 2, 3, (0, 2))
 
 
+def test_seeds_are_left_out_until_the_prompt_fits():
+    two = lambda document: len(document.seeds) <= 2
+    assert [len(document.seeds) for document in seeds(MC, 2, 3, (0, 1), two)] == [2, 2]
+    assert [len(document.seeds) for document in seeds(MC, 2, 3, (0, 1), lambda document: False)] == [1, 1]
+
+
 def test_a_copy_of_a_seed_is_invalid_and_another_question_is_not(make_policy, monkeypatch):
     policy, cfg = make_policy(max_prompt_tokens=4096)
     document = seeds(MC[:3], 1, 3, 0)[0]

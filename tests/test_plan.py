@@ -13,17 +13,12 @@ from bench import peak_bytes
 from config import PAPER_8B, Config
 from data import InputError, Rollout
 from plan import Assumed, Machine, Setting, flop_counter, passes, sampling, shape_of
+from plan import known_lengths as lengths_of
 from policy import Batch, Policy, batch_loss, common_starts, micro_batches, sample, spare, tree_order
 
 
 def shape_for(policy):
     return shape_of(policy.model.config, "fake")
-
-
-def lengths_of(groups):
-    """Groups of rollouts -> as plan.groups_of gives them, with what each answer has in common with the one before in the tree."""
-    lengths = lambda group: tuple(len(group[i].response) for i in tree_order(group))
-    return tuple((len(group[0].prompt), lengths(group), tuple(common_starts(group))) for group in groups)
 
 
 def paper(gpus, **changes):
@@ -206,3 +201,26 @@ def test_the_command_prints_every_stage_and_whether_it_fits(capsys, tmp_path):
     assert all(word in out for word in words)
     plan.main(["--gpus", "2", "--gpu_gb", "0.002", *flags])
     assert "does not fit" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- what a run does not do is not planned
+
+def test_only_stages_that_happen_are_planned():
+    shown = lambda **changes: {name for name, stage in plan.plan(paper(8, **changes)).items() if stage.buffers}
+    everything = {"dev", "write", "answer", "influence", "update_generator", "update_solver", "checkpoint"}
+    assert shown() == everything
+    assert shown(reward="spice") == everything - {"influence"}
+    assert shown(reward="fixed") == everything - {"influence", "update_generator"}
+    assert shown(reward="fixed", train_on="dev") == everything - {"influence", "update_generator", "write"}
+
+
+def test_rlvr_problems_are_answered_and_learned_from_but_not_scored():
+    base, more = (plan.plan(paper(8, rlvr_per_step=n)) for n in (0, 256))
+    assert more["answer"].tokens > base["answer"].tokens and more["update_solver"].tokens > base["update_solver"].tokens
+    assert more["influence"].tokens == pytest.approx(base["influence"].tokens, rel=0.02)
+
+
+def test_known_lengths_are_planned_with_as_they_are():
+    known = ((10, (3, 4), (0, 1)), (20, (5, 6), (0, 0)))
+    rollouts = plan.Rollouts(2, 2, 2, (15, 5), (4.5, 1), groups=known)
+    assert replace(paper(1), rollouts={"dev": rollouts}).groups("dev") == known

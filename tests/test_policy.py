@@ -2,6 +2,7 @@
 import doctest
 import itertools
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -480,11 +481,31 @@ def test_a_model_that_scales_its_logits_is_refused(make_policy, tmp_path):
         make_policy("cohere")
 
 
+@pytest.mark.parametrize("grad_checkpoint", [False, True])
+def test_dropout_that_recomputation_would_turn_on_is_refused(make_policy, tmp_path, grad_checkpoint):
+    from transformers import OPTConfig, OPTForCausalLM
+    config = OPTConfig(vocab_size=V, hidden_size=32, ffn_dim=48, num_hidden_layers=1, num_attention_heads=4, word_embed_proj_dim=32,
+                       max_position_embeddings=64, init_std=0.2, eos_token_id=EOS, bos_token_id=EOS, pad_token_id=0)
+    OPTForCausalLM(config).save_pretrained(tmp_path / "opt")
+    fakes.make_tokenizer().save_pretrained(tmp_path / "opt")
+    with pytest.raises(InputError, match="dropout") if grad_checkpoint else nullcontext():
+        make_policy("opt", grad_checkpoint=grad_checkpoint)
+
+
+def test_a_model_without_positions_is_refused_at_the_start(make_policy, tmp_path):
+    from transformers import FalconConfig, FalconForCausalLM
+    config = FalconConfig(vocab_size=V, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, alibi=True, eos_token_id=EOS, bos_token_id=EOS)
+    FalconForCausalLM(config).save_pretrained(tmp_path / "falcon")
+    fakes.make_tokenizer().save_pretrained(tmp_path / "falcon")
+    with pytest.raises(InputError, match="not supported"):
+        make_policy("falcon")
+
+
 def test_layers_that_carry_state_between_packed_answers_are_refused(make_policy):
-    policy, _ = make_policy("tied")
+    policy, cfg = make_policy("tied")
     policy.model.config.layer_types = ["linear_attention", "full_attention"]
     with pytest.raises(InputError, match="linear_attention"):
-        policy.check_head()
+        policy.check_model(cfg)
 
 
 def test_mask_memory_does_not_grow_with_layers_and_a_row_of_one_answer_has_none(make_policy, monkeypatch):

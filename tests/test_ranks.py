@@ -1,4 +1,5 @@
 """Two and three gloo ranks give the numbers of one process, also where they divide nothing and where a rank gets no row."""
+import contextlib
 import os
 import socket
 from dataclasses import replace
@@ -130,3 +131,24 @@ def test_two_roles_take_turns_on_the_device(make_policy, monkeypatch):
     assert moves[1:] == [("tied", "cpu"), ("untied", "cpu:0")]
     dev_gradient(first, DEV, advantages(DEV), cfg)
     assert moves[3:] == [("untied", "cpu"), ("tied", "cpu:0")]
+
+
+@pytest.mark.parametrize("gaps, ends", [([0.5] * 300, True), ([0.5] * 3 + [600.0] + [0.5] * 3, False)])
+def test_silence_of_two_minutes_ends_a_run_but_not_after_a_pause_of_one_s_own(monkeypatch, gaps, ends):
+    """The other rank's count never moves: it is dead. Or the whole job was stopped for ten minutes and this rank is the first to go on."""
+    pulse, clock, left = ranks.Pulse.__new__(ranks.Pulse), [0.0], list(gaps)
+
+    class Beats:
+        def wait(self, seconds):
+            clock[0] += left.pop(0) if left else 0
+            return not left
+
+    def leave(code):
+        raise SystemExit(code)
+
+    pulse.rank, pulse.world, pulse.ended, pulse.counts = 0, 2, Beats(), lambda mine=0: [len(gaps) - len(left), 7]
+    monkeypatch.setattr(ranks.Pulse, "own", pulse)
+    monkeypatch.setattr(ranks.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(ranks.os, "_exit", leave)
+    with pytest.raises(SystemExit) if ends else contextlib.nullcontext():
+        pulse.run()

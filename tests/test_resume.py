@@ -195,6 +195,14 @@ def test_two_default_runs_never_share_a_folder(tmp_path):
         train.own_folder(config.Config(run=str(tmp_path / "a"), given=("run",)))
 
 
+def test_of_two_runs_that_begin_together_the_later_one_is_refused(tmp_path):
+    first, second = (log.Log(config.Config(run=str(tmp_path / "a"))) for _ in range(2))
+    first.open(None, "fp32")
+    with pytest.raises(InputError, match="another run"):
+        second.open(None, "fp32")
+    assert json.loads((tmp_path / "a/config.json").read_text())["dtype"] == "fp32"              # not auto: another device would go on in bf16
+
+
 def test_a_run_made_longer_ends_like_a_long_one(world, whole, tmp_path):
     run = tmp_path / "run"
     finish([*world, "--iterations", "2"], run)
