@@ -519,6 +519,11 @@ def share(items, ranks):
     return [items[rank::ranks] for rank in range(ranks)]
 
 
+def longest_first(groups, k):
+    """As policy.longest_first, for k ranks."""
+    return ranks.evenly(sorted(groups, key=lambda group: sum(group[2]) - group[0] - sum(group[1])), k)
+
+
 def response_tokens(groups):
     return sum(sum(responses) for _, responses, _ in groups)
 
@@ -547,8 +552,7 @@ def training(p, s, minibatches):
     """Mini-batches of groups -> (passes of all ranks, most in a row, FLOPs, bytes moved, seconds). All but the first need old log-probs."""
     every, longest, flops, moved, seconds = [], 0, 0, 0.0, 0.0
     gathered = (p.k - 1) / p.k * s.P if p.k > 1 else 0
-    longest_first = [tuple(sorted(minibatch, key=lambda group: -sum(group[1]))) for minibatch in minibatches]
-    dealt = [share(minibatch, p.ranks) for minibatch in longest_first]
+    dealt = [share(tuple(longest_first(minibatch, p.ranks)), p.ranks) for minibatch in minibatches]
     old = [tuple(group for parts in dealt[1:] for group in parts[rank]) for rank in range(p.ranks)]         # policy.old_logps
     forward = lambda x: forward_flops(s, x.tokens, x.squares, x.targets)
     both = lambda x: pass_flops(s, x, p.cfg)
@@ -580,7 +584,7 @@ def influence_stage(p):
     every, most, flops, moved, seconds = training(p, s, [dev] if dev else [])
     groups = p.groups("answer", kept=True)
     scored = groups[:len(groups) - round(len(groups) * p.cfg.rlvr_per_step / max(1, p.rollouts["answer"].prompts))]         # RLVR problems are not
-    groups = sorted(scored, key=lambda group: -sum(group[1]))
+    groups = longest_first(scored, p.ranks)
     cost, gathered = lambda part: sum(pass_flops(s, x, p.cfg) for x in part), s.P * (p.k - 1) / p.k
     if p.together:                                      # the ranks divide a question's rows; each pass is as much traffic as in training
         dealt = [[passes((group,), s, p.cfg.tokens_at_once, p.ranks, r) for r in range(p.ranks)] for group in groups]

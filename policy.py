@@ -550,9 +550,14 @@ def micro_batches(policy, groups, cfg, parts=1, part=0):
     return batches
 
 
+def tree_size(group):
+    """How many tokens a prompt and its answers are, what they have in common counted once."""
+    return len(group[0].prompt) + sum(len(rollout.response) for rollout in group) - sum(common_starts(group))
+
+
 def longest_first(pairs):
     """(g, group) pairs in the order in which ranks take them in turn, so that all have about as many tokens."""
-    return sorted(pairs, key=lambda pair: -sum(len(rollout.response) for rollout in pair[1]))
+    return ranks.evenly(sorted(pairs, key=lambda pair: -tree_size(pair[1])))
 
 
 EMPTY = Row([0], [0], [1], [], [], [], [])      # a token without an answer: no loss, gradients of exact zeros

@@ -4,6 +4,7 @@ Every rank computes its share of rows; sums and lists are put together here. Wha
 of each weight (shard.py), or a whole copy. With one process every function returns its argument, and that is the normal path.
 
     share(items)            this rank's part: items[rank], items[rank + world], ...
+    evenly(items)           items, largest first, in an order in which share() gives every rank about as much
     gather(part, n)         the inverse: every rank's part -> the whole list of n, in order
     most(n)                 the largest n of all ranks
     from_main(value)        what the main rank computed, everywhere: for judgements that a clock can change (a time-out)
@@ -61,6 +62,18 @@ def is_main():
 
 def share(items):
     return items[rank()::world()]
+
+
+def evenly(items, k=None):
+    """Items, largest first -> the order in which k ranks (all there are, unless given) take them in turn: a rank's sum differs from another's by at
+    most one item, since who takes the larger one takes the smaller one in the next round. The last round may be short and begins with rank 0.
+
+    >>> evenly([9, 7, 5, 4, 1], 2)          # rank 0: 9 + 4 + 1, rank 1: 7 + 5
+    [9, 7, 4, 5, 1]
+    """
+    k = k or world()
+    rounds = [items[i:i + k] for i in range(0, len(items), k)]
+    return [item for i, some in enumerate(rounds) for item in (some if (len(rounds) - i) % 2 else some[::-1])]
 
 
 def gather(part, n):

@@ -1,5 +1,6 @@
 """Two and three gloo ranks give the numbers of one process, also where they divide nothing and where a rank gets no row."""
 import contextlib
+import doctest
 import os
 import socket
 from dataclasses import replace
@@ -106,6 +107,15 @@ def test_gather_is_the_inverse_of_share(monkeypatch):
         monkeypatch.setattr(ranks.dist, "all_gather_object", lambda out, part: out.__setitem__(slice(None), parts))
         assert ranks.gather(parts[0], 7) == items
         assert max(map(len, parts)) - min(map(len, parts)) <= 1                                 # nobody waits for more than one item
+
+
+def test_no_rank_has_more_to_do_than_another_by_more_than_one_item():
+    assert doctest.testmod(ranks).failed == 0
+    for sizes in ([9, 7, 5, 4, 1], [100, 1, 1, 1, 1, 1], [8, 8, 8], [5], [], list(range(40, 0, -3))):
+        for k in (1, 2, 3, 5):
+            order = ranks.evenly(sizes, k)
+            sums = [sum(order[r::k]) for r in range(k)]
+            assert sorted(order, reverse=True) == sizes and max(sums) - min(sums) <= max(sizes, default=0)
 
 
 def test_one_process_needs_no_group():
