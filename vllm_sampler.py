@@ -84,11 +84,15 @@ def trained_steps(policy):
 
 
 def start(policy, cfg):
-    """A new engine in this process, from a folder with the role's weights as they are."""
+    """A new engine in this process, from a folder with the role's weights as they are.
+
+    On a CPU no prompt is cut in two: after the first part of one vLLM 0.32 turns back its row's random generator, which a CPU's does not know how to.
+    """
     LLM, = require("LLM")
     with tempfile.TemporaryDirectory() as folder, policy.sampling_model() as model:
         model.save_pretrained(folder)
         policy.tokenizer.save_pretrained(folder)
-        return LLM(model=folder, dtype="bfloat16" if policy.bf16 else "float32", max_model_len=cfg.max_prompt_tokens + cfg.max_response_tokens,
-                   max_num_seqs=cfg.rows_at_once, logprobs_mode="processed_logprobs", enforce_eager=policy.device.type == "cpu",
-                   gpu_memory_utilization=cfg.vllm_memory, seed=cfg.seed)
+        length = cfg.max_prompt_tokens + cfg.max_response_tokens
+        only_cpu = dict(enforce_eager=True, enable_chunked_prefill=False, max_num_batched_tokens=max(4096, length)) if policy.device.type == "cpu" else {}
+        return LLM(model=folder, dtype="bfloat16" if policy.bf16 else "float32", max_model_len=length, max_num_seqs=cfg.rows_at_once,
+                   logprobs_mode="processed_logprobs", gpu_memory_utilization=cfg.vllm_memory, seed=cfg.seed, **only_cpu)
