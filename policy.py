@@ -211,35 +211,40 @@ class Policy:
             model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
 
-    @torch.no_grad()
     def check_model(self, cfg):
-        """Refuse what would silently compute something else, or stop in the middle of a run: on a few tokens the model's own log-probs are held
-        against those of a packed row (other masks and positions; with --grad_checkpoint also dropout) and of a sampling step (our cache)."""
+        """Refuse what would silently compute something else, or stop in the middle of a run."""
         config = self.model.config.get_text_config()
         odd = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
         if odd:                 # linear layers carry state from one packed answer into the next, whatever the mask says
             raise InputError(f"--model {config.model_type}: layers of kind {', '.join(sorted(odd))} cannot be packed; not supported")
         if not self.stop_ids:
             raise InputError(f"--model {config.model_type}: neither its tokenizer nor its generation config names a token that ends a response")
-        plain, first = copy.copy(self), self.stop_ids[0]                    # in fp32, where the weights are before they are cut into shards
-        plain.bf16, plain.sharded, plain.device = False, False, self.model.device
-        own = lambda ids: self.model(torch.tensor([ids], device=plain.device), use_cache=False).logits[0].float().log_softmax(-1)      # (L, V)
-        prompt, answers = [first, 0], [[1, 0, 2], [1, 2, 0]]                # a common beginning, then a branch
         try:
-            row, = pack([Rollout(prompt, answer, [], True, "") for answer in answers], 0, 2)
-            ours = [row_logps(plain, [row], 1.0, cfg)]
-            theirs = [own(prompt + answer)[1:-1].gather(1, torch.tensor(answer, device=plain.device)[:, None])[:, 0] for answer in answers]
-            batch = Batch(self.model, plain.device)
-            batch.join([[first, 0, 1], [first]], 1, [(0, 0), (1, 0)])       # padded on the left
-            batch.step(torch.tensor([2, 2], device=plain.device))
-            ours += self.model.get_output_embeddings()(batch.hidden).float().log_softmax(-1)
-            theirs += [own([first, 0, 1, 2])[-1], own([first, 2])[-1]]
-            differ = not torch.allclose(torch.cat(ours), torch.cat(theirs), atol=1e-3)
-            why = "with packed rows and our cache it does not compute its own log-probs" + (" (dropout in its layers?)" if self.recomputed else "")
+            why = None if self.agrees(cfg) else "with packed rows and our cache its log-probs are not its own"
+            why = why and why + (" (dropout, which --grad_checkpoint turns on in its layers?)" if self.recomputed else "")
         except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-            differ, why = True, f"its layers do not take packed rows and our cache ({' '.join(str(error).split())[:120]})"
-        if differ:
+            why = f"its layers do not take packed rows and our cache ({' '.join(str(error).split())[:120]})"
+        if why:
             raise InputError(f"--model {config.model_type}: {why}; not supported")
+
+    @torch.no_grad()
+    def agrees(self, cfg):
+        """Are the log-probs of a packed row (its masks, positions, head), and of a sampling step behind a padded prompt, those of the model's own logits?
+
+        On a few tokens, in fp32, with the weights where they are before they are cut into shards.
+        """
+        plain, first = copy.copy(self), self.stop_ids[0]
+        plain.bf16, plain.sharded, plain.device = False, False, self.model.device
+        tensor = functools.partial(torch.tensor, device=plain.device)
+        own = lambda ids: self.model(tensor([ids]), use_cache=False).logits[0].float().log_softmax(-1)                     # (L, V)
+        prompt, answers = [first, 0], [[1, 0, 2], [1, 2, 0]]                # a common beginning, then a branch
+        row, = pack([Rollout(prompt, answer, [], True, "") for answer in answers], 0, 2)
+        batch = Batch(self.model, plain.device)
+        batch.join([[first, 0, 1], [first]], 1, [(0, 0), (1, 0)])
+        batch.step(tensor([2, 2]))
+        ours = [row_logps(plain, [row], 1.0, cfg), *self.model.get_output_embeddings()(batch.hidden).float().log_softmax(-1)]
+        theirs = [own(prompt + answer)[1:-1].gather(1, tensor(answer)[:, None])[:, 0] for answer in answers]
+        return torch.allclose(torch.cat(ours), torch.cat([*theirs, own([first, 0, 1, 2])[-1], own([first, 2])[-1]]), atol=1e-3)
 
 
 def take_turns(first, second):
