@@ -75,20 +75,18 @@ class Problems:
 def seeds(dev, D, k, key, fits=lambda document: True):
     """D stand-ins for documents: k dev questions each, with options and answer, in the form the generator is asked to write.
 
-    key: words that make the draw unique, e.g. (seed, iteration). k is at most the number of dev questions, and less where the prompt would not fit.
+    key: words that make the draw unique, e.g. (seed, iteration). k is at most the number of dev questions, and less, down to one, where the prompt does not fit.
     """
     documents = []
     for d in range(D):
         some = random.Random(f"{key} seeds {d}").sample(dev, min(k, len(dev)))
-        document = shown(some)
-        while not fits(document) and len(some) > 1:
+        while len(some) > 1 and not fits(as_document(some)):
             some.pop()
-            document = shown(some)
-        documents.append(document)
+        documents.append(as_document(some))
     return documents
 
 
-def shown(questions):
+def as_document(questions):
     return Document("+".join(question.question_id for question in questions), "\n".join(map(as_json, questions)), tuple(questions))
 
 

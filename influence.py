@@ -29,7 +29,7 @@ changes.
 The result is that of the plain way: a padded row per answer, the whole gradient, a pass over all parameters (tests/test_influence.py).
 No first moment, learning rate or weight decay in Gamma: those are common to all questions, or only scale it.
 
-On k ranks that hold whole copies, each scores questions of its own, longest first and dealt in turn: all end within one question of each
+On k ranks that hold whole copies, each scores questions of its own, longest first and dealt evenly (ranks.evenly): all end within one question of each
 other, and no gradient is ever communicated. With a solver in shards (shard.py) there are two ways (--scoring):
 
     alone       the same, with weights, g_dev and v gathered once per stage, whole on every rank, in bf16 on CUDA and in fp32 on a CPU

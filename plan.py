@@ -521,7 +521,12 @@ def share(items, ranks):
 
 def longest_first(groups, k):
     """As policy.longest_first, for k ranks."""
-    return ranks.evenly(sorted(groups, key=lambda group: sum(group[2]) - group[0] - sum(group[1])), k)
+    return ranks.evenly(sorted(groups, key=lambda group: -tree_size(*group)), k)
+
+
+def tree_size(prompt, responses, common):
+    """As policy.tree_size, of lengths."""
+    return prompt + sum(responses) - sum(common)
 
 
 def response_tokens(groups):
@@ -550,21 +555,20 @@ def sampling_stage(p, name, role, kind):
 
 def training(p, s, minibatches):
     """Mini-batches of groups -> (passes of all ranks, most in a row, FLOPs, bytes moved, seconds). All but the first need old log-probs."""
-    every, longest, flops, moved, seconds = [], 0, 0, 0.0, 0.0
-    gathered = (p.k - 1) / p.k * s.P if p.k > 1 else 0
     dealt = [share(tuple(longest_first(minibatch, p.ranks)), p.ranks) for minibatch in minibatches]
-    old = [tuple(group for parts in dealt[1:] for group in parts[rank]) for rank in range(p.ranks)]         # policy.old_logps
-    forward = lambda x: forward_flops(s, x.tokens, x.squares, x.targets)
-    both = lambda x: pass_flops(s, x, p.cfg)
-    work = [(parts, both, 2 * p.b + 4, 8 * s.P * (p.ranks - 1) / p.ranks) for parts in dealt] + [(old, forward, p.b, 0)]
-    for parts, cost, moves, whole in work:
-        each = [passes(part, s, p.cfg.tokens_at_once) for part in parts]
-        costs, most = [sum(map(cost, part)) for part in each], max(len(part) for part in each)             # ranks with fewer passes run empty ones
-        traffic = most * gathered * moves if p.k > 1 else whole
-        flops, moved, seconds = flops + sum(costs), moved + traffic, seconds + max(max(costs) / p.machine.flops, traffic / p.machine.link)
-        if cost is both:
-            longest, every = max(longest, most), every + [x for part in each for x in part]
-    return every, longest, flops, moved, seconds
+    later = [tuple(group for parts in dealt[1:] for group in parts[rank]) for rank in range(p.ranks)]
+    steps, old = ([[passes(part, s, p.cfg.tokens_at_once) for part in parts] for parts in rounds] for rounds in (dealt, [later]))
+    forward, both = lambda x: forward_flops(s, x.tokens, x.squares, x.targets), lambda x: pass_flops(s, x, p.cfg)
+    spent = [spent_on(p, s, each, both, 2 * p.b + 4, 8 * s.P) for each in steps] + [spent_on(p, s, each, forward, p.b, 0) for each in old]
+    flops, moved, seconds = map(sum, zip(*spent))
+    return [x for each in steps for part in each for x in part], max((len(part) for each in steps for part in each), default=0), flops, moved, seconds
+
+
+def spent_on(p, s, each, cost, sharded, whole):
+    """Passes of each rank, FLOPs of a pass -> (FLOPs, bytes moved, seconds). Bytes: `sharded` per parameter and pass, or `whole` once."""
+    costs, most = [sum(map(cost, part)) for part in each], max(map(len, each))              # ranks with fewer passes run empty ones
+    traffic = most * sharded * s.P * (p.k - 1) / p.k if p.k > 1 else whole * (p.ranks - 1) / p.ranks
+    return sum(costs), traffic, max(max(costs) / p.machine.flops, traffic / p.machine.link)
 
 
 def update_stage(p, name, role, kind):
@@ -839,9 +843,9 @@ def lengths(groups):
     within = responses.var(axis=1, ddof=1).mean()
     between = responses.mean(axis=1).var() - within / responses.shape[1]
     alike = float(np.clip(between / max(between + within, 1e-9), 0, 1))
-    again = [sum(common_starts(group)) for group in groups]
+    known = known_lengths(groups)
     return ((prompts.mean(), prompts.std()), (responses.mean(), responses.std()), alike, (prompts.max(), responses.max()),
-            tuple(sorted(prompts + responses.sum(axis=1) - again)), known_lengths(groups))
+            tuple(sorted(tree_size(*group) for group in known)), known)
 
 
 def known_lengths(groups):

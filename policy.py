@@ -136,7 +136,7 @@ class Policy:
         self.layer_weights = sum(p.numel() for name, p in self.model.named_parameters() if p.dim() == 2 and "embed" not in name and "lm_head" not in name)
         self.check_model(cfg)
         if self.sharded:
-            self.outline = copy_with(self.model, [torch.empty_like(p, device="meta") for p in self.model.parameters()])
+            self.outline = copy_with(self.model, [torch.empty_like(p, device="meta") for p in self.model.parameters()], trains=True)
             shard.split(self.net, layers_of(self.model), self.device, self.bf16)
         self.params = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.params, lr=lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, weight_decay=cfg.weight_decay,
@@ -189,8 +189,7 @@ class Policy:
         """A stand-in for this sharded role on one rank, with whole weights and second moments: to differentiate with, not to train."""
         other = copy.copy(self)
         other.model, other.sharded = self.gathered(trains=True), False
-        trained = [p.requires_grad for p in self.model.parameters()]
-        other.net, other.params = TokenLogps(other.model), [p for p, trains in zip(other.model.parameters(), trained) if trains]
+        other.net, other.params = TokenLogps(other.model), [p for p in other.model.parameters() if p.requires_grad]
         other.recomputed = layers_of(other.model) if self.recomputed else []
         state = {}
         for p, theirs in zip(self.params, other.params):
@@ -219,9 +218,9 @@ class Policy:
             raise InputError(f"--model {config.model_type}: layers of kind {', '.join(sorted(odd))} cannot be packed; not supported")
         if not self.stop_ids:
             raise InputError(f"--model {config.model_type}: neither its tokenizer nor its generation config names a token that ends a response")
+        hint = " (dropout, which --grad_checkpoint turns on in its layers?)" if self.recomputed else ""
         try:
-            why = None if self.agrees(cfg) else "with packed rows and our cache its log-probs are not its own"
-            why = why and why + (" (dropout, which --grad_checkpoint turns on in its layers?)" if self.recomputed else "")
+            why = "" if self.agrees(cfg) else f"with packed rows and our cache its log-probs are not its own{hint}"
         except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
             why = f"its layers do not take packed rows and our cache ({' '.join(str(error).split())[:120]})"
         if why:
@@ -258,8 +257,11 @@ def layers_of(model):
 
 
 def copy_with(model, weights, trains=False):
-    """A copy of a model around other tensors, in the order of its parameters. model.to() would round the rotary frequencies too."""
-    return copy.deepcopy(model, {id(p): torch.nn.Parameter(w, requires_grad=trains) for p, w in zip(model.parameters(), weights)})
+    """A copy of a model around other tensors, in the order of its parameters; with `trains` those require gradients that do in the model.
+
+    model.to() would round the rotary frequencies too.
+    """
+    return copy.deepcopy(model, {id(p): torch.nn.Parameter(w, requires_grad=trains and p.requires_grad) for p, w in zip(model.parameters(), weights)})
 
 
 # ---------------------------------------------------------------- random numbers that belong to rows
