@@ -1,44 +1,34 @@
-"""What travels through the loop: documents, questions, rollouts and drafts; how files become them; which documents come next.
+"""What travels through the loop: documents, questions, rollouts, drafts; and the document stream.
 
-Documents of iteration t, counted from 0:   S[t D : (t + 1) D]   of the endless stream   S = shuffle_0, shuffle_1, shuffle_2, ...
-where each shuffle is a seeded permutation of all documents, one per epoch.
+Documents of iteration t, counted from 0, out of an endless stream of shuffles, one per epoch:
+
+    S[t D : (t + 1) D],    S = shuffle_0, shuffle_1, shuffle_2, ...
 
 | name | symbol | meaning |
 |---|---|---|
 | D | D | documents per iteration |
 | Document | d | a text that the generator reads |
-| Question | q | a text with lettered options and the right one, or without options (free-form) |
-| Rollout | - | the tokens a model sampled, with the sampler's log-probs: a fact, never a judgement |
+| Question | q | a text with lettered choices and the right one, or without (free-form) |
+| Rollout | - | the tokens a model sampled, with their log-probs: a fact, never a judgement |
 | Draft | - | one rollout of the generator, and the question in it if there is one |
 
-Files that can be read (the authors' released formats and their usual variants):
-
-    documents   a JSON list or JSONL of {"doc_id" or "id", "content" or "text"}; one .txt or .md file; a folder of them
-    questions   a JSON list or JSONL of {"question_id" or "id", "question_text" or "question", "choices", "ground_truth" or "answer"}
-    either      hf://datasets/ORG/NAME/FILE, fetched from the Hugging Face hub
-
-A bad file raises InputError, whose message is one line: file, item or line, what is wrong, what was expected.
-Other fields of an item are ignored. Item 3 of notes.json gets the id notes-3 if it has none, chunk 3 of notes.md the id notes.md-3.
-Only text is parsed here; nothing that is read can run code (no pickle).
-
-Our own choices, where the paper leaves it open: a chunk of a text file repeats all the headings it lies under; no chunk crosses a heading;
-a long section is halved at the paragraph nearest its middle until it fits, so its chunks come out about even.
+Files are read by engine/readers.py.
 """
-import json
 import random
-import re
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from string import ascii_uppercase
 
 
 class InputError(Exception):
-    """Something is wrong with what the user gave us. The message is one line; scripts print it and exit with code 2."""
+    """What the user gave us is wrong: one line, which scripts print before they exit with 2."""
 
 
 def run_script(main, stopped=None):
-    """What a script ends with: an InputError is its one line and exit code 2, Ctrl-C the line `stopped`, if there is one, and 130."""
+    """What a script ends with: an InputError is its one line and exit code 2.
+
+    Ctrl-C is the line `stopped`, if there is one, and exit code 130.
+    """
     try:
         main()
     except InputError as error:
@@ -62,7 +52,7 @@ class Document:
 
 @dataclass
 class Question:
-    """Multiple choice: ground_truth is one of the choices, word for word. Free-form: choices is empty.
+    """Multiple choice: ground_truth is one of choices, word for word. Free-form: no choices.
 
     >>> Question("2 + 2 = ?", ["3", "4", "5", "22"], "4").letter
     'B'
@@ -76,7 +66,7 @@ class Question:
 
     @property
     def letter(self):
-        """The letter of the right option; None for a free-form question."""
+        """The letter of the right choice; None for a free-form question."""
         return ascii_uppercase[self.choices.index(self.ground_truth)] if self.choices else None
 
 
@@ -84,7 +74,7 @@ class Question:
 class Rollout:
     prompt: list[int]     # token ids
     response: list[int]   # token ids, the end-of-text token included if the model reached it
-    logp: list[float]     # the sampler's log-prob of each response token, at the temperature sampled with
+    logp: list[float]     # the sampler's log-prob of each response token, at its temperature
     finished: bool        # ended by itself, not by the length limit
     text: str             # the response decoded, without special tokens
 
@@ -93,307 +83,97 @@ class Rollout:
 class Draft:
     document: Document
     rollout: Rollout
-    question: Question | None   # None: not a valid question. The draft keeps its place in the (D, n) grid
+    question: Question | None   # None: not a valid question; the draft keeps its place in (D, n)
     reason: str | None          # why not; None for a valid question
 
 
-# ---------------------------------------------------------------- documents
+@dataclass
+class Answered:
+    """Q questions with m answers to each, and what these are worth to the solver."""
+    questions: list     # (Q,)
+    answers: list       # (Q, m) rollouts
+    r: object           # (Q, m) tensor: 1 right, 0 wrong, nan unknown
+    A: object           # (Q, m) tensor: A_sol
+    boxed: object       # (Q, m) tensor: is anything in a box
+
+    def __getitem__(self, part):
+        """Some of the questions, or one of them with its own."""
+        return Answered(self.questions[part], self.answers[part], self.r[part], self.A[part],
+                        self.boxed[part])
+
+
+@dataclass
+class Found:
+    """What one iteration found, for the log. Nothing that trains reads it back."""
+    t: int
+    dev: Answered               # (M, m)
+    drafts: list                # (D, n)
+    slots: list                 # (Q,) (d, j) of the valid ones
+    solved: Answered            # (Q, m)
+    problems: Answered          # what the solver learnt from beside them (extensions.py)
+    score: object               # (Q,) what a question earns, or None: nobody is paid
+    A_gen: object               # (D, n)
+    kept: object                # (Q,) booleans: did the solver learn from it
+    generator_step: dict        # what policy.update returns
+    solver_step: dict
+    test: dict | None           # evaluate.accuracy, where it was due
+    replaced: int | None        # dev questions (extensions.py)
+    skipped: int                # updates and gradients that were not finite, so far
+    s_hat: object = None        # (Q,) None where influence is not measured, as are the next two
+    own_share: object = None    # (Q,)
+    g_dev_norm: float | None = None
+
+
+# ---------------------------------------------------------------- which documents come next
+
+def document_batch(n_documents, D, seed, iteration):
+    """The D document numbers of one iteration: S[t D : (t + 1) D] in the header's terms.
+
+    Every epoch reads each document once. Where one ends inside a batch the next begins, so a
+    document can appear twice in a batch: group by place in the batch, never by document. A pure
+    function of its arguments, so a checkpoint only needs the iteration.
+
+    >>> [document_batch(5, 2, seed=0, iteration=t) for t in range(5)]
+    [[2, 1], [0, 3], [4, 0], [3, 1], [4, 2]]
+    """
+    if n_documents < 1 or D < 1:
+        given = f"{D} documents per iteration out of {n_documents}"
+        raise ValueError(f"{given}: both must be at least 1")
+    first_epoch, start = divmod(iteration * D, n_documents)
+    last_epoch = (iteration * D + D - 1) // n_documents
+
+    stream = []
+    for epoch in range(first_epoch, last_epoch + 1):
+        stream += shuffle(n_documents, seed, epoch)
+    return stream[start:start + D]
+
+
+def shuffle(n, seed, epoch):
+    return random.Random(f"documents, seed {seed}, epoch {epoch}").sample(range(n), n)
+
+
+def keep_fitting(items, n_tokens, limit, what):
+    """Items whose prompt fits -> (kept, number left out). Raises InputError if none fits.
+
+    n_tokens(item) is the length of the item's whole prompt, chat template included; what names the
+    items in the message. The caller prints the count: nothing is skipped in silence.
+
+    >>> keep_fitting(["a b", "a b c d", "a"], count_words, limit=3, what="documents")
+    (['a b', 'a'], 1)
+    """
+    lengths = [n_tokens(item) for item in items]
+    kept = [item for item, length in zip(items, lengths) if length <= limit]
+    if items and not kept:
+        none_fits = f"none of the {len(items)} {what} fits in max_prompt_tokens = {limit}"
+        raise InputError(f"{none_fits}: the shortest prompt has {min(lengths)} tokens; "
+                         f"raise max_prompt_tokens or give shorter {what}")
+    return kept, len(items) - len(kept)
+
+
+# ---------------------------------------------------------------- small helpers for texts
 
 def count_words(text):
     return len(text.split())
-
-
-def load_documents(path, max_tokens=None, count_tokens=count_words):
-    """A file or a folder -> list of Document, at least one. Raises InputError.
-
-    Text files are cut into chunks of at most max_tokens as counted by count_tokens (None: one chunk per section). Items of a JSON file
-    are documents already and stay whole; keep_fitting, below, is for those that turn out too long.
-    """
-    if Path(path).is_dir():
-        return load_folder(Path(path), max_tokens, count_tokens)
-    if not is_text(path):
-        return load_items(path, ("doc_id", "id"), read_document)
-    documents = chunk_file(path, Path(path).name, max_tokens, count_tokens)
-    if not documents:
-        raise InputError(f"{path}: no text outside headings, expected at least one paragraph")
-    return documents
-
-
-def is_text(path):
-    return Path(path).suffix.lower() in (".txt", ".md")
-
-
-def load_folder(folder, max_tokens, count_tokens):
-    """Every .txt and .md file below folder, sorted by path; names that start with a dot (.git, .obsidian) are left alone."""
-    names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if is_text(file) and file.is_file())
-    names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
-    if not names:
-        raise InputError(f"{folder}: no .txt or .md file in this folder or below; for documents in JSON give the file itself")
-    chunks = {name: chunk_file(folder / name, name, max_tokens, count_tokens, may_be_empty=True) for name in names}
-    empty = [name for name in names if not chunks[name]]
-    if len(empty) == len(names):
-        raise InputError(f"{folder}: its {len(names)} .txt and .md files hold no text outside headings, expected at least one paragraph")
-    if empty:
-        print(f"{folder}: {len(empty)} of {len(names)} files hold no text outside headings and are left out: {shorten(', '.join(empty))}")
-    return [document for name in names for document in chunks[name]]
-
-
-def chunk_file(path, name, max_tokens, count_tokens, may_be_empty=False):
-    """One text file -> its chunks as Documents name-1, name-2, ..."""
-    text = read_text(path, may_be_empty)
-    try:
-        chunks = chunk(text, max_tokens, count_tokens)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    return [Document(f"{name}-{i}", content) for i, content in enumerate(chunks, 1)]
-
-
-def chunk(text, max_tokens=None, count_tokens=count_words):
-    r"""Markdown or plain text -> list of chunks, each with the headings it lies under, none longer than max_tokens, none overlapping.
-
-    >>> for part in chunk("# Light\n## Lenses\nThey bend light. They focus it.\n\nGlass is common.\n## Mirrors\nThey reflect.", 8):
-    ...     print(repr(part))
-    '# Light\n\n## Lenses\n\nThey bend light.'
-    '# Light\n\n## Lenses\n\nThey focus it.'
-    '# Light\n\n## Lenses\n\nGlass is common.'
-    '# Light\n\n## Mirrors\n\nThey reflect.'
-    """
-    chunks = []
-    for headings, body in sections(text):
-        def assemble(part):
-            return "\n\n".join(headings + [part])
-
-        def fits(part):
-            return max_tokens is None or count_tokens(assemble(part)) <= max_tokens
-        chunks += [assemble(part) for part in halve_until(fits, body)]
-    return chunks
-
-
-# Both allow three spaces of indent, as Markdown does. Headings underlined with === or --- are missing on purpose: "---" is as often a rule.
-HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+\S")
-FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-
-
-def sections(text):
-    """Text -> list of (headings from the outermost inwards, body). Sections without a body are dropped; those below keep the heading."""
-    found, fence = [([], [])], None
-    for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
-        mark, heading = FENCE.match(line), HEADING.match(line)
-        if mark and fence is None:
-            fence = mark[1]
-        elif mark and mark[1].startswith(fence):
-            fence = None
-        if heading and fence is None:   # between fences "# ..." is a comment in some code
-            above = [h for h in found[-1][0] if heading_level(h) < len(heading[1])]
-            found.append((above + [line.strip()], []))
-        else:
-            found[-1][1].append(line)
-    found = [(headings, "\n".join(lines).strip()) for headings, lines in found]
-    return [(headings, body) for headings, body in found if body]
-
-
-def heading_level(heading):
-    return len(heading) - len(heading.lstrip("#"))
-
-
-# Where a text may be cut, best first: after a paragraph, a sentence or line (Chinese and Japanese full stops need no space), a word.
-CUTS = [re.compile(pattern) for pattern in (r"\n\s*\n", r"(?<=[.!?])[\"'”’)\]]*\s+|(?<=[。！？])|\n", r"\s+")]
-
-
-def halve_until(fits, text):
-    """A text -> its parts in order, each of which fits, cut at the best kind of place there is, as near to the middle as possible."""
-    if fits(text):
-        return [text]
-    if len(text) == 1:
-        raise InputError("the headings alone reach max_tokens, no text fits beside them; raise max_tokens or shorten the headings")
-    for pattern in CUTS:
-        places = [match.end() for match in pattern.finditer(text) if 0 < match.end() < len(text)]
-        if places:
-            break
-    else:
-        places = [len(text) // 2]   # one endless word
-    cut = min(places, key=lambda place: abs(2 * place - len(text)))
-    return halve_until(fits, text[:cut].strip()) + halve_until(fits, text[cut:].strip())
-
-
-def read_document(item, doc_id, where):
-    return Document(doc_id, read_string(item, ("content", "text"), where))
-
-
-# ---------------------------------------------------------------- questions
-
-def load_questions(path):
-    """A file -> list of Question, at least one, multiple-choice and free-form as they come. Raises InputError."""
-    if Path(path).is_dir():
-        raise InputError(f"{path}: is a folder, expected a JSON or JSONL file of questions")
-    return load_items(path, ("question_id", "id"), read_question)
-
-
-def read_question(item, question_id, where):
-    question_text = read_string(item, ("question_text", "question"), where).strip()
-    choices = read_choices(item, where)
-    ground_truth = read_string(item, ("ground_truth", "answer"), where, numbers=True).strip()
-    if choices:
-        ground_truth = match_choice(ground_truth, choices, where)
-    return Question(question_text, choices, ground_truth, question_id)
-
-
-def read_choices(item, where):
-    """The options, stripped; [] for a free-form question (choices absent, null or empty)."""
-    choices = item.get("choices")
-    if choices is None or choices == []:
-        return []
-    if not isinstance(choices, list):
-        raise InputError(f"{where}: 'choices' is {kind(choices)}, expected a list of strings")
-    for number, choice in enumerate(choices, 1):
-        if not isinstance(choice, str):
-            raise InputError(f"{where}: choice {number} is {kind(choice)}, expected a string")
-        check_text(choice, f"choice {number}", where)
-    choices = [choice.strip() for choice in choices]
-    if not 2 <= len(choices) <= 26:
-        raise InputError(f"{where}: {len(choices)} choice{'s' * (len(choices) > 1)}, expected 2 to 26 (or none for a free-form question)")
-    for number, choice in enumerate(choices, 1):
-        if choice in choices[:number - 1]:
-            first = choices.index(choice) + 1
-            raise InputError(f"{where}: choices {first} and {number} are both {shorten(choice)!r}, expected different ones")
-    return choices
-
-
-def match_choice(answer, choices, where):
-    """The choice that answer means: the one with this text; only if there is none, the one with this letter.
-
-    >>> match_choice("C", ["A", "C", "G", "T"], "dna.json: item 1")
-    'C'
-    >>> match_choice("C", ["adenine", "cytosine", "guanine", "thymine"], "dna.json: item 2")
-    'guanine'
-    """
-    if answer in choices:
-        return answer
-    letters = ascii_uppercase[:len(choices)]
-    if len(answer) == 1 and answer in letters:
-        return choices[letters.index(answer)]
-    raise InputError(f"{where}: the answer {shorten(answer)!r} is not among the choices, "
-                     f"expected the text of one of them or a letter from A to {letters[-1]}")
-
-
-# ---------------------------------------------------------------- files
-
-def load_items(path, id_names, read_item):
-    """A JSON list or JSONL file -> list of read_item(object, id, where); where is "FILE: item 3" or "FILE: line 3", for messages."""
-    loaded, first_place = [], {}
-    for place, item in read_places(path):
-        where = f"{path}: {place}"
-        if not isinstance(item, dict):
-            raise InputError(f"{where}: {kind(item)}, expected an object")
-        item_id = read_id(item, id_names, where, default=f"{Path(path).stem}-{place.split()[1]}")
-        if item_id in first_place:
-            raise InputError(f"{where}: the id {shorten(item_id)!r} is already that of {first_place[item_id]}, expected different ids")
-        first_place[item_id] = place
-        loaded.append(read_item(item, item_id, where))
-    return loaded
-
-
-def read_places(path):
-    """A JSON list or JSONL file, told apart by its first character -> list of ("item 3" or "line 3", value), at least one."""
-    text = read_text(path)
-    if not text.lstrip().startswith("["):
-        return parse_lines(text, path)
-    values = parse_json(text, path)
-    if not values:
-        raise InputError(f"{path}: an empty list, expected at least one item")
-    return [(f"item {number}", value) for number, value in enumerate(values, 1)]
-
-
-def parse_lines(text, path):
-    """JSONL -> list of ("line 3", value); blank lines are passed over."""
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    try:
-        return [(f"line {number}", parse_json(line, path, number)) for number, line in lines]
-    except InputError:
-        if is_json(text):   # one value spread over several lines
-            raise InputError(f"{path}: the top level is {kind(json.loads(text))}, expected a list or one object per line") from None
-        raise
-
-
-def parse_json(text, path, line=None):
-    """The value of a JSON text; line is its line in the file, when it is only one of them."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        message = f"{path}: broken JSON at line {line or error.lineno}: {error.msg} (column {error.colno})"
-        raise InputError(f"{message}, expected a JSON list or one JSON object per line") from None
-    except (RecursionError, ValueError) as error:   # brackets nested a thousand deep; a number of thousands of digits
-        raise InputError(f"{path}: JSON that Python cannot read{f' at line {line}' if line else ''}: {shorten(error, 200)}") from None
-
-
-def is_json(text):
-    try:
-        json.loads(text)
-        return True
-    except (RecursionError, ValueError):
-        return False
-
-
-def read_text(path, may_be_empty=False):
-    """The text of a UTF-8 file (a byte order mark is dropped), from the disk or the hub."""
-    try:
-        raw = Path(download(path) if str(path).startswith("hf://") else path).read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file or folder") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    try:
-        text = raw.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        byte, offset = raw[error.start], error.start
-        raise InputError(f"{path}: not UTF-8: byte 0x{byte:02x} at offset {offset}, expected a text file in UTF-8") from None
-    if not text.strip() and not may_be_empty:
-        raise InputError(f"{path}: the file is empty, expected some text")
-    return text
-
-
-def download(path):
-    """hf://datasets/ORG/NAME/FILE -> the path of its local copy, from the hub's cache if it is there."""
-    match = re.fullmatch(r"hf://datasets/([^/]+/[^/]+)/(.+)", str(path))
-    if not match:
-        raise InputError(f"{path}: expected hf://datasets/ORG/NAME/FILE")
-    try:
-        from huggingface_hub import hf_hub_download   # only here: local files need no hub
-        return hf_hub_download(repo_id=match[1], filename=match[2], repo_type="dataset")
-    except Exception as error:   # no network, no such file, no permission: the hub's exceptions share no base class
-        raise InputError(f"{path}: could not be fetched from the hub: {type(error).__name__}: {shorten(error, 200)}") from None
-
-
-# ---------------------------------------------------------------- fields of an item
-
-def first_present(item, names):
-    """The first of names that the item has a value for; None if it has none of them."""
-    return next((name for name in names if item.get(name) is not None), None)
-
-
-def read_string(item, names, where, numbers=False):
-    """The text under the first of names that is there; with numbers=True a number also counts, as its text."""
-    name = first_present(item, names)
-    if name is None:
-        found = shorten(", ".join(item)) or "none"
-        raise InputError(f"{where}: missing field '{names[0]}' (or '{names[1]}'), found the fields: {found}")
-    value = str(item[name]) if numbers and is_number(item[name]) else item[name]
-    if not isinstance(value, str):
-        raise InputError(f"{where}: '{name}' is {kind(value)}, expected a string{' or a number' * numbers}")
-    check_text(value, f"'{name}'", where)
-    return value
-
-
-def read_id(item, names, where, default):
-    """The id as a string; default if there is none."""
-    return default if first_present(item, names) is None else read_string(item, names, where, numbers=True)
-
-
-def check_text(value, what, where):
-    if not value.strip():
-        raise InputError(f"{where}: {what} is empty, expected some text")
-    if not is_encodable(value):
-        raise InputError(f"{where}: {what} holds half of a surrogate pair (\\ud800 to \\udfff), expected valid Unicode")
 
 
 def is_encodable(value):
@@ -406,55 +186,11 @@ def is_encodable(value):
 
 
 def is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool)   # in Python, True is an int
-
-
-def kind(value):
-    """JSON's name for what Python made of it."""
-    return {type(None): "null", bool: "true or false", str: "a string", list: "a list", dict: "an object"}.get(type(value), "a number")
+    # in Python, True is an int
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def shorten(value, width=80):
     """One line of at most width characters, for messages."""
     text = " ".join(str(value).split())
     return text if len(text) <= width else text[:width - 3] + "..."
-
-
-# ---------------------------------------------------------------- which documents come next
-
-def document_batch(n_documents, D, seed, iteration):
-    """The D document numbers of one iteration: S[t D : (t + 1) D] in the header's terms, iteration t counted from 0.
-
-    Every epoch reads each document once. Where one ends inside a batch the next begins, so a document can appear twice in a batch:
-    group by place in the batch, never by document. A pure function of its arguments, so a checkpoint only needs the iteration.
-
-    >>> [document_batch(5, 2, seed=0, iteration=t) for t in range(5)]
-    [[2, 1], [0, 3], [4, 0], [3, 1], [4, 2]]
-    """
-    if n_documents < 1 or D < 1:
-        raise ValueError(f"{D} documents per iteration out of {n_documents}: both must be at least 1")
-    first_epoch, start = divmod(iteration * D, n_documents)
-    last_epoch = (iteration * D + D - 1) // n_documents
-    stream = [number for epoch in range(first_epoch, last_epoch + 1) for number in shuffle(n_documents, seed, epoch)]
-    return stream[start:start + D]
-
-
-def shuffle(n, seed, epoch):
-    return random.Random(f"documents, seed {seed}, epoch {epoch}").sample(range(n), n)
-
-
-def keep_fitting(items, n_tokens, limit, what):
-    """Items whose prompt fits -> (kept, number left out). Raises InputError if none fits.
-
-    n_tokens(item) is the length of the item's whole prompt, chat template included; what names the items in the message.
-    The caller prints the count: nothing is skipped in silence.
-
-    >>> keep_fitting(["a b", "a b c d", "a"], count_words, limit=3, what="documents")
-    (['a b', 'a'], 1)
-    """
-    lengths = [n_tokens(item) for item in items]
-    kept = [item for item, length in zip(items, lengths) if length <= limit]
-    if items and not kept:
-        raise InputError(f"none of the {len(items)} {what} fits in max_prompt_tokens = {limit}: the shortest prompt has "
-                         f"{min(lengths)} tokens; raise max_prompt_tokens or give shorter {what}")
-    return kept, len(items) - len(kept)

@@ -1,126 +1,286 @@
-"""What the authors studied beside the main recipe. Every piece is off unless its field is set, and train.py calls it at one place.
+"""What the authors studied beside the main recipe; all of it is off unless its field is set.
 
-    field                           place in the loop                                                            code
-    rlvr, rlvr_per_step             3. problems from a file join the solver's batch: no generator wrote them,      Problems
-                                       and influence does not look at them (hybrid RLVR)
-    unboxed_penalty                 3. an answer that ends without a box is worth less than a wrong one            solver.advantages
-    train_on file, questions        2. no drafts: a frozen generator wrote the questions beforehand                load_written, instead
-    train_on dev                    2. no drafts: the solver trains on the dev questions themselves                instead
-    reward fixed, generator_model   2. another model writes and is never paid: a frozen generator, live            train.py
-    question_type free_form         2. the generator is asked for questions without options                        generator.FREE_FORM
-    seed_questions k                2. k dev questions stand in the document's place; copies are invalid           seeds
-    gate_std                        4. a question whose answers hardly differ in reward earns 0                    gate
-    dev_ema                         4. a running mean of g_dev                                                     influence.dev_ema
-    solver_keep, keep_*             6. the solver learns from some of the questions only                           kept, only
-    dev_refresh R, dev_pool         after 6, every R iterations: the hardest and the easiest tenth of the dev      DevSet
-                                       questions leave for good and others come in
+train.py asks one object for whatever an extension may change. MainRecipe is that object without
+any: the paper's recipe, a dozen lines of identities. Study overrides them.
 
-    code       shape     meaning
-    r          (Q, m)    is the answer right, 1 or 0, nan where nobody knows; p its mean over the m
-    score      (Q,)      what a question earns
-    slots      (Q,)      (d, j): the document and the draft that a question comes from
+    field                          step  what it changes                                  code
+    rlvr, rlvr_per_step            3     problems from a file join the solver's batch     problems
+    unboxed_penalty                3     no box is worth less than a wrong answer         solver.py
+    train_on file, questions       2     a frozen generator wrote the questions before    questions
+    train_on dev                   2     the solver trains on the dev questions           questions
+    reward fixed, generator_model  2     another model writes and is never paid           train.py
+    question_type free_form        2     questions without choices                        generator
+    seed_questions                 2     so many dev questions in a document's place      documents
+    gate_std                       4     answers that hardly differ in reward earn 0      s_hat
+    dev_ema                        4     a running mean of g_dev                          g_dev
+    solver_keep, keep_*            6     the solver learns from some questions only       kept
+    dev_refresh, dev_pool          end   the hardest and easiest tenth of the dev         after
+                                         questions leave, others come in
 
-Where the authors' text leaves it open: gate_std compares with the standard deviation (n - 1) of a question's m rewards; kept breaks ties by
-place; a pool that runs dry replaces fewer, always as many of the hardest as of the easiest; all choices follow from seed and iteration.
+Where the authors' text leaves it open: gate_std compares with the standard deviation (n - 1) of a
+question's m rewards; kept breaks ties by place; a pool that runs dry replaces fewer, always as many
+of the hardest as of the easiest; all choices follow from seed and iteration.
 """
 import json
 import random
 
 import torch
 
-from data import Document, document_batch, load_items, load_questions, read_question
-from overlap import folded
+from data import Document, document_batch
+from engine.overlap import folded
+from engine.readers import load_items, read_question
+
+
+class MainRecipe:
+    """What train.py asks for in iteration t = 1, 2, ..., and nothing changed."""
+
+    def __init__(self, cfg, documents, dev, **extras):
+        self.cfg, self.pool, self.dev = cfg, documents, dev
+
+    def dev_questions(self, t):
+        """M questions."""
+        return self.dev
+
+    def documents(self, t):
+        """The next D documents."""
+        if not self.pool:
+            return []
+        cfg = self.cfg
+        numbers = document_batch(len(self.pool), cfg.docs_per_step, cfg.seed, t - 1)
+        return [self.pool[i] for i in numbers]
+
+    def questions(self, drafted, t):
+        """The Q valid questions of the drafts -> those to answer, score and train on."""
+        return drafted
+
+    def problems(self, t):
+        """Questions for the solver alone: nobody wrote them, and influence does not look at them.
+        """
+        return []
+
+    def g_dev(self, g):
+        return g
+
+    def s_hat(self, s_hat, r):
+        """(Q,) influence, (Q, m) rewards -> (Q,) the influence that counts."""
+        return s_hat
+
+    def kept(self, slots, score, Q, t):
+        """(Q,) booleans: the questions the solver learns from."""
+        return torch.ones(Q, dtype=torch.bool)
+
+    def only(self, kept, A):
+        """(Q,) booleans, advantages of the Q questions and of the problems -> those that train."""
+        return A
+
+    def after(self, t, r_dev):
+        """The end of iteration t; (M, m) rewards -> how many dev questions were replaced, or None.
+        """
+
+    def all_dev(self):
+        """Every question that is or may become a dev question."""
+        return self.dev
+
+    def state(self):
+        """What a checkpoint must remember: JSON, and the running mean of g_dev, if there is one."""
+        return {}, None
+
+    def load(self, state, g_dev_average):
+        """Take both back."""
+
+
+class Study(MainRecipe):
+    """The same, changed by every field that is set."""
+
+    def __init__(self, cfg, documents, dev, prompt_length=None):
+        """prompt_length(document): of the generator's prompt, in tokens."""
+        super().__init__(cfg, documents, dev)
+        self.prompt_length = prompt_length
+        self.refreshed = DevSet(dev, [], cfg)
+        # questions of train_on file; hybrid RLVR's problems; the running mean of g_dev
+        self.written, self.rlvr, self.average = [], [], None
+
+    def dev_questions(self, t):
+        """All that are in use; none where nobody needs their answers this time."""
+        cfg = self.cfg
+        due = self.refreshed.due(t) or t % cfg.dev_every == 0 or t == cfg.iterations
+        return self.refreshed.questions if cfg.reward == "influence" or due else []
+
+    def documents(self, t):
+        cfg = self.cfg
+        if not cfg.seed_questions:
+            return super().documents(t)
+        return seeds(self.refreshed.questions, cfg.docs_per_step, cfg.seed_questions, (cfg.seed, t),
+                     self.fits)
+
+    def fits(self, document):
+        return self.prompt_length(document) <= self.cfg.max_prompt_tokens
+
+    def questions(self, drafted, t):
+        if self.cfg.train_on == "generated":
+            return drafted
+        return instead(self.written or self.refreshed.questions, t, self.cfg)
+
+    def problems(self, t):
+        """Each problem once per epoch."""
+        if not self.rlvr:
+            return []
+        seed = f"{self.cfg.seed}, problems"
+        numbers = document_batch(len(self.rlvr), self.cfg.rlvr_per_step, seed, t - 1)
+        return [self.rlvr[i] for i in numbers]
+
+    def g_dev(self, g):
+        g = dev_ema(self.average, g, self.cfg.dev_ema)
+        if self.cfg.dev_ema and g is not None:
+            self.average = g
+        return g
+
+    def s_hat(self, s_hat, r):
+        return gate(s_hat, r, self.cfg.gate_std)
+
+    def kept(self, slots, score, Q, t):
+        return kept(slots, score, Q, self.cfg, (self.cfg.seed, t))
+
+    def only(self, kept, A):
+        return only(kept, A)
+
+    def after(self, t, r_dev):
+        return self.refreshed.refresh(r_dev) if self.refreshed.due(t) else None
+
+    def all_dev(self):
+        return self.refreshed.all
+
+    def state(self):
+        return self.refreshed.state(), self.average
+
+    def load(self, state, g_dev_average):
+        self.refreshed.load(state)
+        self.average = g_dev_average
+
+
+def study_of(cfg, documents, dev, questions_of, prompt_length):
+    """The study that cfg asks for, with its files.
+
+    questions_of(field, load, known): the questions of that file whose prompt fits and that are not
+    among the known ones. prompt_length as in Study.
+    """
+    on = (cfg.train_on != "generated", cfg.reward != "influence", cfg.solver_keep != "all",
+          cfg.seed_questions, cfg.rlvr, cfg.gate_std, cfg.dev_ema, cfg.dev_refresh)
+    if not any(on):
+        return MainRecipe(cfg, documents, dev)
+    study = Study(cfg, documents, dev, prompt_length)
+    study.refreshed = DevSet(dev, questions_of("dev_pool"), cfg)
+    study.written = questions_of("questions", load_written)
+    study.rlvr = questions_of("rlvr", known=study.all_dev())
+    return study
 
 
 # ---------------------------------------------------------------- questions from files
 
 def load_written(path):
-    """Questions that some model wrote beforehand: a question file, or a run's questions.jsonl, of whose drafts the valid ones count.
+    """Questions that some model wrote beforehand: a question file, or a run's questions.jsonl.
 
-    Raises InputError.
+    Of the latter's drafts the valid ones count. Raises InputError.
     """
     def read(item, question_id, where):
-        return read_question(item, question_id, where) if item.get("status", "valid") == "valid" else None
+        valid = item.get("status", "valid") == "valid"
+        return read_question(item, question_id, where) if valid else None
+
     return [question for question in load_items(path, ("question_id", "id"), read) if question]
 
 
 def unlike(dev, questions):
-    """Those of the questions whose text, but for case, space and punctuation, is not that of a dev question."""
+    """Those of the questions whose text, but for case, space and punctuation, is not that of a dev
+    question.
+    """
     known = {folded(question.question_text) for question in dev}
     return [question for question in questions if folded(question.question_text) not in known]
 
 
 def instead(questions, t, cfg):
-    """Questions nobody had to draft -> as many of them as there would be drafts, for iteration t = 1, 2, ...; each once per epoch."""
-    return [questions[i] for i in document_batch(len(questions), cfg.drafts_per_step, cfg.seed, t - 1)]
+    """Questions nobody had to draft -> as many as there would be drafts, for iteration t.
 
-
-class Problems:
-    """Hybrid RLVR's pool: of(t) gives the problems of iteration t = 1, 2, ..., every problem once per epoch.
-
-    Items that are also dev questions are left out; `excluded` counts them.
+    Each once per epoch.
     """
-
-    def __init__(self, path, dev, cfg):
-        everything = load_questions(path) if path else []
-        self.pool = unlike(dev, everything)
-        self.excluded, self.n, self.seed = len(everything) - len(self.pool), cfg.rlvr_per_step, cfg.seed
-
-    def of(self, t):
-        return [self.pool[i] for i in document_batch(len(self.pool), self.n, f"{self.seed}, problems", t - 1)] if self.pool else []
+    numbers = document_batch(len(questions), cfg.drafts_per_step, cfg.seed, t - 1)
+    return [questions[i] for i in numbers]
 
 
 # ---------------------------------------------------------------- instead of documents
 
-def seeds(dev, D, k, key, fits=lambda document: True):
-    """D stand-ins for documents: k dev questions each, with options and answer, in the form the generator is asked to write.
+def seeds(dev, D, n_shown, seed_words, fits=None):
+    """D stand-ins for documents: n_shown dev questions each, as the generator is asked to write
+    them.
 
-    key: words that make the draw unique, e.g. (seed, iteration). k is at most the number of dev questions, and less, down to one, where the prompt does not fit.
+    seed_words: what tells the draw from others, e.g. (seed, iteration). n_shown is at most the
+    number of dev questions, and less, down to one, where the prompt does not fit.
     """
     documents = []
     for d in range(D):
-        some = random.Random(f"{key} seeds {d}").sample(dev, min(k, len(dev)))
-        while len(some) > 1 and not fits(as_document(some)):
+        rng = random.Random(f"{seed_words} seeds {d}")
+        some = rng.sample(dev, min(n_shown, len(dev)))
+        while fits and len(some) > 1 and not fits(as_document(some)):
             some.pop()
         documents.append(as_document(some))
     return documents
 
 
 def as_document(questions):
-    return Document("+".join(question.question_id for question in questions), "\n".join(map(as_json, questions)), tuple(questions))
+    ids = "+".join(question.question_id for question in questions)
+    return Document(ids, "\n".join(map(as_json, questions)), tuple(questions))
 
 
 def as_json(question):
-    fields = {"question_text": question.question_text, "choices": question.choices, "ground_truth": question.ground_truth}
-    return json.dumps({name: value for name, value in fields.items() if value}, ensure_ascii=False)
+    fields = {"question_text": question.question_text, "choices": question.choices,
+              "ground_truth": question.ground_truth}
+    there = {name: value for name, value in fields.items() if value}
+    return json.dumps(there, ensure_ascii=False)
 
 
 # ---------------------------------------------------------------- which questions count
 
-def gate(s_hat, r, least):
-    """(Q,) scores, (Q, m) rewards -> the scores, 0 where the standard deviation of the m rewards is below `least` or unknown.
+def dev_ema(average, g_dev, decay):
+    """Running mean of g_dev: first value g, then decay m + (1 - decay) g. decay 0: g itself.
 
-    >>> r = torch.tensor([[1., 0., 0., 0., 0., 0., 0., 0.], [1., 1., 1., 1., 0., 0., 0., 0.]])      # std .354 and .535
+    None without a g_dev.
+    """
+    if not decay or g_dev is None or average is None:
+        return g_dev
+    return [decay * a + (1 - decay) * g for a, g in zip(average, g_dev)]
+
+
+def gate(s_hat, r, least):
+    """(Q,) scores, (Q, m) rewards -> the scores, 0 where the standard deviation of the m rewards is
+    below `least` or unknown.
+
+    The rewards below have standard deviations .354 and .535.
+
+    >>> r = torch.tensor([[1., 0., 0., 0., 0., 0., 0., 0.], [1., 1., 1., 1., 0., 0., 0., 0.]])
     >>> gate(torch.tensor([0.3, 0.2]), r, 0.4)
     tensor([0.0000, 0.2000])
     """
-    return s_hat.masked_fill(~(r.std(dim=1) >= least), 0.0) if least and len(s_hat) else s_hat
+    if not least or not len(s_hat):
+        return s_hat
+    return s_hat.masked_fill(~(r.std(dim=1) >= least), 0.0)
 
 
-def kept(slots, score, Q, cfg, key):
-    """(Q,) places and scores -> (Q,) booleans: the questions the solver learns from; all, if nothing was drafted or has a score.
+def kept(slots, score, Q, cfg, seed_words):
+    """(Q,) slots and scores -> (Q,) booleans: the questions the solver learns from.
 
-    solver_keep: all; top (the highest scores) or random, of each document's questions (keep_per_doc) or of all (keep_share).
+    solver_keep: all; top (the highest scores) or random, of each document's questions
+    (keep_per_doc) or of all (keep_share). All, if nothing was drafted or has a score.
     """
     keep = torch.ones(Q, dtype=torch.bool)
-    if cfg.solver_keep == "all" or not slots or (cfg.solver_keep == "top" and score is None):
+    unscored = cfg.solver_keep == "top" and score is None
+    if cfg.solver_keep == "all" or not slots or unscored:
         return keep
     if cfg.solver_keep == "top":
         order = torch.argsort(score, descending=True, stable=True).tolist()
     else:
-        order = random.Random(f"{key} keep").sample(range(len(slots)), len(slots))
+        order = random.Random(f"{seed_words} keep").sample(range(len(slots)), len(slots))
     if not cfg.keep_per_doc:
-        keep[order[max(1, round(cfg.keep_share * len(slots))):]] = False
+        n = max(1, round(cfg.keep_share * len(slots)))
+        keep[order[n:]] = False
         return keep
     taken = {}
     for q in order:
@@ -131,7 +291,9 @@ def kept(slots, score, Q, cfg, key):
 
 
 def only(keep, A):
-    """(Q,) booleans, advantages of the Q questions and of what follows -> the same with zeros, which an update leaves out, where not kept."""
+    """(Q,) booleans, advantages of the Q questions and of what follows -> the same with zeros where
+    not kept: an update leaves those out.
+    """
     A = A.clone()
     A[:len(keep)][~keep] = 0.0
     return A
@@ -140,16 +302,19 @@ def only(keep, A):
 # ---------------------------------------------------------------- the dev set over time
 
 class DevSet:
-    """The dev questions in use, and the pool that refreshes them. A question that has left never returns.
+    """The dev questions in use, and the pool that refreshes them. A question that has left never
+    returns.
 
-    active    numbers of the questions in use, among those of the dev file and then those of the pool, shuffled
+    active    numbers of the questions in use, among those of dev, then the shuffled pool
     next      the next one of the pool
     """
 
     def __init__(self, dev, pool, cfg):
         pool = unlike(dev, pool)
-        self.all = dev + random.Random(f"dev pool, seed {cfg.seed}").sample(pool, len(pool))
-        self.active, self.next, self.period = list(range(len(dev))), len(dev), cfg.dev_refresh
+        rng = random.Random(f"dev pool, seed {cfg.seed}")
+        self.all = dev + rng.sample(pool, len(pool))
+        self.active, self.next = list(range(len(dev))), len(dev)
+        self.period = cfg.dev_refresh
 
     @property
     def questions(self):
@@ -159,15 +324,18 @@ class DevSet:
         return bool(self.period) and t % self.period == 0
 
     def refresh(self, r):
-        """(M, m) rewards of the questions in use -> how many were replaced: up to a tenth from either end, by the share of right answers.
+        """(M, m) rewards of the questions in use -> how many were replaced.
 
-        A question none of whose answers could be checked stays.
+        Up to a tenth from either end, by the share of right answers. A question none of whose
+        answers could be checked stays.
         """
-        solved = r.nanmean(dim=1)
-        order = [i for i in torch.argsort(solved, stable=True).tolist() if not solved[i].isnan()]
+        solved = r.nanmean(dim=1)                                                   # (M,)
+        by_ease = torch.argsort(solved, stable=True).tolist()
+        order = [i for i in by_ease if not solved[i].isnan()]
         n = min(len(self.active) // 10, (len(self.all) - self.next) // 2, len(order) // 2)
         leaving = set(order[:n] + order[len(order) - n:])
-        self.active = [number for i, number in enumerate(self.active) if i not in leaving] + list(range(self.next, self.next + 2 * n))
+        staying = [number for i, number in enumerate(self.active) if i not in leaving]
+        self.active = staying + list(range(self.next, self.next + 2 * n))
         self.next += 2 * n
         return 2 * n
 

@@ -1,26 +1,32 @@
 """pi_theta, the solver: answers a question step by step and ends with its choice in a box.
 
-    questions (Q) --prompt_text--> prompts --sample--> Q x m answers --extract_answer--> letters --rewards--> r (Q, m)
+    questions (Q) --prompt_text--> prompts --sample--> Q x m answers --extract_answer--> r (Q, m)
 
     code      symbol    shape     meaning
     answers             (Q, m)    rollouts
-    r         r         (Q, m)    1 where the answer is the question's key, else 0; an answer with nothing in a box scores 0 and stays
+    r         r         (Q, m)    1 where the answer is the question's key, else 0
+    A         A_sol     (Q, m)    the answer's advantage over the others to the same question
 
-Multiple choice is checked by letter, free-form answers by math-verify (verify.py). For a generated question the key is the generator's own: the solver
-learns what the generator believes, which is why the generator must be paid for being useful and not for being hard.
+An answer with nothing in a box scores 0 and stays. Multiple choice is checked by letter, free-form
+answers by math-verify (engine/verify.py). For a generated question the key is the generator's own:
+the solver learns what the generator believes, which is why the generator must be paid for being
+useful and not for being hard.
 
-Departs from the released code: the prompts are ours; a letter beyond the options is wrong, not an error; a check that timed out is not a 0 but unknown.
+Departs from the released code: the prompts are ours; a letter beyond the choices is wrong, not an
+error; a check that timed out is not a 0 but unknown.
 """
 import re
+from itertools import chain
 from string import ascii_uppercase
 
 import torch
 
-import ranks
+from data import Answered
 from dugrpo import center
-from policy import sample
+from engine import ranks
+from sampling import sample
 
-
+# The question goes in {question}, its lettered choices in {options}.
 MULTIPLE_CHOICE = """{question}
 
 {options}
@@ -32,75 +38,138 @@ FREE_FORM = """{question}
 Think step by step, then give the final answer in \\boxed{{}}."""
 
 
-def answer_questions(solver, questions, m, key, cfg, what="answers", **sampling):
-    """Q questions -> (Q, m) rollouts. key: (seed, iteration, "solver", stage); sampling: temperature, top_p, top_k where they differ from training."""
-    if not questions:
-        return []
-    return sample(solver, [solver.prompt_ids(prompt_text(question)) for question in questions], m, key, cfg, what=what, **sampling)
+def solve(solver, questions, t, stage, cfg, verifier):
+    """Q questions -> Answered: m answers to each, their rewards and advantages.
+
+    t, stage: the iteration and what the answers are for, which make their random numbers.
+    """
+    seed_words = (cfg.seed, t, "solver", stage)
+    answers = answer_questions(solver, questions, cfg.answers_per_question, seed_words, cfg, stage)
+    r = shared_rewards(questions, answers, verifier)
+    return Answered(questions, answers, r, advantages(answers, r, cfg), boxed(answers, r))
+
+
+def answer_questions(solver, questions, m, seed_words, cfg, what="answers", **sampling):
+    """Q questions -> (Q, m) rollouts.
+
+    seed_words: (seed, iteration, "solver", stage). sampling: temperature, top_p, top_k where they
+    differ from training's.
+    """
+    prompts = [solver.prompt_ids(prompt_text(question)) for question in questions]
+    return sample(solver, prompts, m, seed_words, cfg, what=what, **sampling)
 
 
 def rewards(questions, answers, verifier):
-    """(Q, m) answers -> (Q, m) r: 1 right, 0 wrong or nothing in a box, nan where the check of a free-form answer timed out or crashed.
+    """(Q, m) answers -> (Q, m) r: 1 right, 0 wrong or nothing in a box, nan where nobody knows.
 
-    A time-out says nothing about the answer, so it is never a 0: settled() takes its question out of the update, and verifier.timeouts counts it.
+    The check of a free-form answer can time out or crash. That says nothing about the answer, so it
+    is never a 0: settled() takes its question out of the update, and verifier.timeouts counts it.
     """
-    r = torch.zeros(len(questions), len(answers[0]) if answers else 0)                                      # (Q, m)
-    open_checks = []
+    r = torch.zeros(len(questions), len(answers[0]) if answers else 0)              # (Q, m)
+    places, pairs = [], []
     for q, (question, group) in enumerate(zip(questions, answers)):
         for i, rollout in enumerate(group):
             if question.choices:
-                r[q, i] = float(extract_answer(rollout.text, len(question.choices)) == question.letter)
+                letter = extract_answer(rollout.text, len(question.choices))
+                r[q, i] = float(letter == question.letter)
             else:
-                open_checks.append((q, i, last_boxed(rollout.text), question.ground_truth))
-    verdicts = verifier.check([(answer, truth) for _, _, answer, truth in open_checks]) if open_checks else []
-    for (q, i, _, _), verdict in zip(open_checks, verdicts):
-        r[q, i] = float("nan") if verdict is None else float(verdict)
+                places.append((q, i))
+                pairs.append((last_boxed(rollout.text), question.ground_truth))
+    verdicts = verifier.check(pairs) if pairs else []
+    for place, verdict in zip(places, verdicts):
+        r[place] = float("nan") if verdict is None else float(verdict)
     return r
 
 
 def shared_rewards(questions, answers, verifier):
-    """rewards() of the main rank, on every rank: a check that times out on one machine might not on another."""
+    """rewards() of the main rank, on every rank: a check that times out on one machine might not on
+    another.
+    """
     return ranks.from_main(rewards(questions, answers, verifier) if ranks.is_main() else None)
 
 
 def settled(r):
-    """(Q, m) rewards -> the same without nan: a row with an unknown reward becomes all zeros, a group without a gradient."""
-    return torch.where(r.isnan().any(dim=1, keepdim=True), torch.zeros_like(r), r)
+    """(Q, m) rewards -> the same without nan: a group with an unknown reward becomes all zeros, a
+    group without a gradient.
+    """
+    unknown = r.isnan().any(dim=1, keepdim=True)
+    return torch.where(unknown, torch.zeros_like(r), r)
 
 
 def advantages(answers, r, cfg):
-    """(Q, m) answers and their rewards -> (Q, m) A_sol, for the update, g_dev and g_q alike; zeros where a reward is unknown.
+    """(Q, m) answers and their rewards -> (Q, m) A_sol, for the update, g_dev and g_q alike.
 
-    cfg.unboxed_penalty (hybrid RLVR, 0.5 with the authors): an answer that ended by itself without any box gets minus that instead of 0. One
-    that was cut at the length limit keeps its 0: it had no chance.
+    Zeros where a reward is unknown. cfg.unboxed_penalty (hybrid RLVR, 0.5 with the authors): an
+    answer that ended by itself without any box gets minus that instead of 0. One that was cut at
+    the length limit keeps its 0: it had no chance.
     """
+    if not len(r):
+        return r
     if cfg.unboxed_penalty:
-        unboxed = [[answer.finished and last_boxed(answer.text) is None for answer in group] for group in answers]
-        r = r.masked_fill(torch.tensor(unboxed, dtype=torch.bool).reshape(r.shape), -cfg.unboxed_penalty)
-    return center(settled(r)) if len(r) else r
+        finished = [answer.finished for answer in chain.from_iterable(answers)]
+        finished = torch.tensor(finished).view_as(r)                                # (Q, m)
+        penalised = finished & ~boxed(answers, r)                                   # (Q, m)
+        r = r.masked_fill(penalised, -cfg.unboxed_penalty)
+    return center(settled(r))
 
 
-def unboxed_share(questions, answers):
-    """Share of answers from which nothing could be extracted; they score 0 and stay."""
-    missing = [extract_answer(a.text, len(question.choices)) is None if question.choices else last_boxed(a.text) is None
-               for question, group in zip(questions, answers) for a in group]
-    return sum(missing) / max(1, len(missing))
+# ---------------------------------------------------------------- what an answer gave
+
+def boxed(answers, r):
+    """(Q, m) answers, (Q, m) r -> (Q, m) booleans: is anything in a box."""
+    found = torch.zeros(r.shape, dtype=torch.bool)
+    for q, group in enumerate(answers):
+        for i, answer in enumerate(group):
+            found[q, i] = last_boxed(answer.text) is not None
+    return found
+
+
+def given(questions, answers):
+    """(Q, m) answers -> (Q, m) lists: the letter, or the text in the box of a free-form answer, or
+    None.
+    """
+    found = []
+    for question, group in zip(questions, answers):
+        found.append([given_answer(question, answer.text) for answer in group])
+    return found
+
+
+def given_answer(question, text):
+    if question.choices:
+        return extract_answer(text, len(question.choices))
+    return last_boxed(text)
+
+
+def nothing_given_share(questions, answers):
+    """Share of answers from which nothing could be read: no box, or one that holds no answer."""
+    empty = [x is None for x in chain.from_iterable(given(questions, answers))]
+    return sum(empty) / max(1, len(empty))
 
 
 # ---------------------------------------------------------------- prompts out, answers in
 
 def prompt_text(question):
-    """A question -> the user message the solver reads: with lettered options, or without options for a free-form question."""
+    """A question -> the user message the solver reads: with lettered choices, or without for a
+    free-form question.
+    """
     if not question.choices:
         return FREE_FORM.format(question=question.question_text)
-    options = "\n".join(f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, question.choices))
+    lettered = zip(ascii_uppercase, question.choices)
+    options = "\n".join(f"{letter}. {choice}" for letter, choice in lettered)
     return MULTIPLE_CHOICE.format(question=question.question_text, options=options)
 
 
-# What may stand around the letter without changing what is meant: \text{C}, $C$, **C**, \left( C \right), and plain braces.
-DRESS = re.compile(r"\\(?:text(?:bf|it|rm|sf)?|math(?:bf|it|rm|sf)|left|right|bf|rm)(?![A-Za-z])|\\[()\[\]\s,;!]|[{}$*~]")
-# Then a letter: in brackets of its own ("(C)", "(C) 27"), or followed by nothing or by what ends a label ("C", "C. 27", "C: 27", "C) 27").
-LETTER = re.compile(r"\(\s*([A-Za-z])\s*\)(?![^\s.:])|\[\s*([A-Za-z])\s*\](?![^\s.:])|([A-Za-z])\s*(?:$|\)|[.:](?![A-Za-z]))")
+# What may stand around the letter without changing what is meant: \text{C}, $C$, **C**,
+# \left( C \right), and plain braces.
+DRESS = re.compile(
+    r"\\(?:text(?:bf|it|rm|sf)?|math(?:bf|it|rm|sf)|left|right|bf|rm)(?![A-Za-z])"
+    r"|\\[()\[\]\s,;!]|[{}$*~]")
+# Then a letter: in brackets of its own ("(C)", "(C) 27"), or followed by nothing or by what ends a
+# label ("C", "C. 27", "C: 27", "C) 27").
+LETTER = re.compile(
+    r"\(\s*([A-Za-z])\s*\)(?![^\s.:])"
+    r"|\[\s*([A-Za-z])\s*\](?![^\s.:])"
+    r"|([A-Za-z])\s*(?:$|\)|[.:](?![A-Za-z]))")
 
 
 # "(A) or (B)", "A. B. C", "(C) is wrong": a box that names no single letter.
@@ -108,12 +177,15 @@ HEDGE = re.compile(r"^\s*(?:or|and|is)\b|(?:^|\s)[(\[]?[A-Z][)\].:](?:\s|$)")
 
 
 def extract_answer(text, n_choices):
-    r"""What the solver wrote -> the letter in its last complete box, or None: nothing usable, which scores 0 and stays in the group.
+    r"""What the solver wrote -> the letter in its last complete box, or None.
 
-    A letter beyond the options is wrong, not an error: None as well. In \boxed{C. 27} the letter decides, whatever text follows.
+    None is nothing usable, which scores 0 and stays in the group; a letter beyond the choices too.
+    In \boxed{C. 27} the letter decides, whatever text follows.
 
-    >>> extract_answer(r"Not \boxed{A}. So \boxed{\text{(C)}}", 4), extract_answer(r"\boxed{Because}", 4), extract_answer(r"\boxed{F}", 4)
-    ('C', None, None)
+    >>> extract_answer(r"Not \boxed{A}. So \boxed{\text{(C)}}", 4)
+    'C'
+    >>> extract_answer(r"\boxed{Because}", 4), extract_answer(r"\boxed{F}", 4)
+    (None, None)
     """
     box = DRESS.sub(" ", last_boxed(text) or "").strip()
     match = LETTER.match(box)
@@ -123,11 +195,14 @@ def extract_answer(text, n_choices):
     return letter if letter and letter in ascii_uppercase[:n_choices] else None
 
 
-BRACE = re.compile(r"\\boxed\s*\{|\\\\(?!boxed)|\\[{}]|[{}]")   # escaped braces are matched so that they do not count as braces
+# Escaped braces are matched so that they do not count as braces.
+BRACE = re.compile(r"\\boxed\s*\{|\\\\(?!boxed)|\\[{}]|[{}]")
 
 
 def last_boxed(text):
-    r"""Text -> the content of the last complete \boxed{...}, or None. A box that never closes does not count; of nested boxes, the inner.
+    r"""Text -> the content of the last complete \boxed{...}, or None.
+
+    A box that never closes does not count; of nested boxes, the inner.
 
     >>> last_boxed(r"\boxed{1} then \boxed{\frac{1}{2}} and \boxed{3")
     '\\frac{1}{2}'

@@ -1,238 +1,343 @@
-"""INFUSER: a generator learns to write the questions that are useful to a solver, and the solver learns from them.
+"""INFUSER: a generator learns to write the questions that are useful to a solver, which learns from
+them.
 
-    python train.py                                                             the embedded world: CPU, minutes
-    python train.py --model PATH --documents FILE_OR_FOLDER --dev FILE          your own
-    torchrun --nproc_per_node 8 train.py --model Qwen3-8B-Base                  the paper's recipe (with --run: torchrun ... -- train.py --run DIR)
-
-One iteration, at solver theta and generator phi:
-
-    1. dev answers     the solver answers every dev question m times                                      (M, m)
-    2. drafts          the generator reads D documents and writes n questions from each                   (D, n)
-    3. answers         the solver answers every valid question m times, checked against the draft's key   (Q, m)
-    4. influence       at the unchanged theta: g_dev from 1, and for each question s_hat from 3           (Q,)
-    5. generator       phi learns from 2, paid by s_hat through DuGRPO
-    6. solver          theta learns from 3, paid by correctness
+    python train.py                                              the embedded world: CPU, minutes
+    python train.py --model PATH --documents PATH --dev FILE     your own
+    torchrun --nproc_per_node 8 train.py --model Qwen3-8B-Base   the paper's recipe
 
     code      symbol   shape       meaning
-                                   M dev questions, D documents, n drafts of each, Q valid questions, m answers to each
-    r, A_sol  r, A     (Q, m)      is the answer right; its advantage over the others to the same question
+                                   M dev questions, D documents, n drafts of each, Q valid
+                                   questions, m answers to each
+    r, A      r, A     (Q, m)      is the answer right; its advantage over others to the question
     g_dev     g_dev    like theta  gradient of the loss on the dev answers
     s_hat     s_hat    (Q,)        influence of a question
-    score              (Q,)        what a question earns: s_hat, or another reward of rewards.py; None: the generator is not paid, and stays
-    s, A_gen  s, A     (D, n)      the same in the grid of drafts, invalid ones included; their advantages
+    score              (Q,)        what it earns: s_hat, or another reward of rewards.py
+    s, A_gen  s, A     (D, n)      the same in the grid of drafts; their advantages
 
-Every line that says `extension` is off unless its field is set, and can be skipped at the first reading.
+The six steps are in `train`, below. `study` is the paper's main recipe; what the authors tried
+beside it (extensions.py) goes through that one object and nowhere else.
 
-Writes runs/NAME/: config.json, metrics.jsonl, questions.jsonl, checkpoint/, solver/, generator/. The random numbers of a run depend on its seed alone; a run
-that was killed goes on with --resume. Departs from the released code: one process is the normal case, ranks share its work; nothing is overlapped.
+Writes runs/NAME/: config.json, metrics.jsonl, questions.jsonl, checkpoint/, solver/, generator/.
+The random numbers of a run depend on its seed alone; --resume goes on with one that was stopped.
+Departs from the released code: one process is the normal case, ranks share its work.
 """
+import sys
+
+from engine import flags
+# Before torch is imported: --help and a misspelt flag are answered at once.
+CFG = flags.from_command_line() if __name__ == "__main__" else None
+
+import importlib
 import itertools
 import os
-import sys
 import time
 from dataclasses import replace
 
 import torch
 
-import checkpoint
-import config
 import extensions
 import generator as generator_role
-import plan
-import ranks
 import rewards
 import solver as solver_role
-from data import InputError, document_batch, keep_fitting, load_documents, load_questions
+from data import Document, Found, InputError, Question, keep_fitting
 from dugrpo import dugrpo
+from engine import checkpoint, ranks, room
+from engine.log import Clock, Log
+from engine.models import device_of
+from engine.overlap import Overlap
+from engine.readers import load_documents, load_questions
+from engine.spelling import check_spelling
+from engine.verify import Verifier
 from evaluate import accuracy
-from influence import dev_ema, dev_gradient, influence_scores, norm
-from log import Clock, Log
-from overlap import Overlap
-from policy import Policy, device_of, take_turns, update
-from verify import Verifier
+from generator import valid_questions, write_questions
+from influence import dev_gradient, influence_scores, norm
+from policy import Policy, take_turns, update
+from solver import solve
 
 
 def train(cfg):
-    """Run the method from the newest checkpoint, or from the start, to cfg.iterations. Returns the run folder."""
+    """Run the method from its newest checkpoint, or the start, to cfg.iterations. -> run folder."""
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    if cfg.sampler == "vllm":
-        import vllm_sampler                                                 # a guest; said before anything is written if it is not there
-        vllm_sampler.require()
-    log = Log(cfg)
-    solver = Policy("solver", cfg.model, cfg.solver_lr, cfg)
-    generator = Policy("generator", cfg.generator_anchor, cfg.generator_lr, cfg)
-    policies = {"solver": solver, "generator": generator}
-    if cfg.offload_idle:
-        take_turns(solver, generator)
-    documents, dev_set, test, written, problems = load_data(cfg, solver, generator, log)
+    log = Log(cfg, truth_of(cfg))
+    solver, generator = load_models(cfg, log)
+    study, test = load_data(cfg, solver, generator, log)
     verifier = Verifier()
-    start, g_dev_average = resume(cfg, policies, dev_set, log)
+    start = resume(cfg, solver, generator, study, log)
     if start == 0:
         log.anchor(evaluate(solver, test, 0, cfg, verifier))
-        log.keep(0, policies)
+        log.keep(0, solver, generator)
 
     for t in range(start + 1, cfg.iterations + 1):
-        clock, dev = Clock(), dev_set.questions                                                                         # M
-        batch = [documents[i] for i in document_batch(len(documents), cfg.docs_per_step, cfg.seed, t - 1)] if documents else []      # D
-        if cfg.seed_questions:                                              # extension: dev questions in the documents' place
-            fits = lambda seeds: prompt_length(seeds, generator, cfg) <= cfg.max_prompt_tokens
-            batch = extensions.seeds(dev, cfg.docs_per_step, cfg.seed_questions, (cfg.seed, t), fits)
-        asked = dev if cfg.reward == "influence" or dev_set.due(t) or t % cfg.dev_every == 0 or t == cfg.iterations else []
-        with clock("dev"):
-            dev_answers = solver_role.answer_questions(solver, asked, cfg.answers_per_question, (cfg.seed, t, "solver", "dev"), cfg, what="dev answers")
-            r_dev = solver_role.shared_rewards(asked, dev_answers, verifier)                                            # (M, m)
-            A_dev = solver_role.advantages(dev_answers, r_dev, cfg)
-        with clock("write"):
-            drafts = generator_role.write_questions(generator, batch, (cfg.seed, t, "generator", "write"), cfg, solver)  # (D, n)
-            slots = [(d, j) for d in range(len(drafts)) for j in range(cfg.questions_per_doc) if drafts[d][j].question is not None]
-            questions = [drafts[d][j].question for d, j in slots]                                                       # Q
-        if cfg.train_on != "generated":                                     # extension: no drafts, but dev or ready-made questions
-            questions = extensions.instead(written or dev, t, cfg)
-        Q, everything = len(questions), questions + problems.of(t)          # extension, hybrid RLVR: problems for the solver alone
-        with clock("answer"):
-            answers = solver_role.answer_questions(solver, everything, cfg.answers_per_question, (cfg.seed, t, "solver", "answer"), cfg)
-            r = solver_role.shared_rewards(everything, answers, verifier)                                               # (Q, m), and the problems'
-            A_sol = solver_role.advantages(answers, r, cfg)
+        clock, measured = Clock(), {}
 
-        score = s_hat = own_share = g_dev_norm = None
+        # 1. The solver answers every dev question m times.
+        #    These answers serve g_dev alone.
+        clock.begin("dev")
+        asked = study.dev_questions(t)
+        dev = solve(solver, asked, t, "dev", cfg, verifier)  # (M, m)
+
+        # 2. The generator reads the next D documents
+        #    and writes n questions from each. A draft that is
+        #    no valid question keeps its place in the grid.
+        clock.begin("write")
+        documents = study.documents(t)
+        words = (cfg.seed, t, "generator", "write")
+        drafts = write_questions(generator, documents, words, cfg, solver)  # (D, n)
+        slots, questions = valid_questions(drafts)  # (Q,)
+        questions = study.questions(questions, t)
+        Q = len(questions)
+
+        # 3. The solver answers every valid question m times,
+        #    checked against the draft's own key.
+        clock.begin("answer")
+        asked = questions + study.problems(t)
+        answered = solve(solver, asked, t, "answer", cfg, verifier)
+        solved = answered[:Q]  # (Q, m)
+
+        # 4. What is each question worth?
+        #    Neither model has moved yet.
+        clock.begin("influence")
         if cfg.reward == "influence":
-            with clock("influence"):                                        # before either model moves
-                g_dev = dev_gradient(solver, dev_answers, A_dev, cfg)
-                g_dev = dev_ema(g_dev_average, g_dev, cfg.dev_ema)                                                      # extension: a running mean
-                g_dev_average = g_dev if cfg.dev_ema and g_dev is not None else g_dev_average                           # extension
-                s_hat, own_share = influence_scores(solver, answers[:Q], A_sol[:Q], g_dev, cfg)                         # (Q,)
-                s_hat = extensions.gate(s_hat, r[:Q], cfg.gate_std)                                                     # off: as it is
-                g_dev_norm, g_dev = norm(g_dev), None                       # as large as the model: not kept beside the updates
-                score = s_hat if g_dev_norm is not None else None           # no g_dev: all scores are 0 and phi stays
-        elif cfg.reward != "fixed":
-            score = rewards.scores(cfg.reward, questions, answers[:Q], r[:Q], (cfg.seed, t))                            # (Q,)
+            g_dev = study.g_dev(dev_gradient(solver, dev.answers, dev.A, cfg))
+            s_hat, own_share = influence_scores(
+                solver, solved.answers, solved.A, g_dev, cfg)
+            s_hat = study.s_hat(s_hat, solved.r)  # (Q,)
+            # without a g_dev nobody is paid
+            score = s_hat if g_dev is not None else None
+            measured = dict(s_hat=s_hat, own_share=own_share, g_dev_norm=norm(g_dev))
+            # as large as the model: not kept beside the updates
+            del g_dev
+        else:
+            score = other_reward(solved, cfg, t)  # (Q,)
 
-        s = torch.full((len(drafts), cfg.questions_per_doc), cfg.invalid_score if score is not None else 0.0)           # (D, n)
-        for (d, j), paid in zip(slots, score if score is not None else [0.0] * len(slots)):
-            s[d, j] = paid
-        A_gen = dugrpo(s, cfg.advantage) if drafts else s                                                               # (D, n)
+        # 5. The generator learns from its drafts,
+        #    paid by that score through DuGRPO.
+        clock.begin("update_generator")
+        s = grid(score, slots, drafts, cfg)  # (D, n)
+        A_gen = dugrpo(s, cfg.advantage)  # (D, n)
+        generator_step = update(generator, rollouts_of(drafts), A_gen, cfg)
 
-        generator_step = solver_step = None
-        if score is not None:
-            with clock("update_generator"):
-                generator_step = update(generator, [[draft.rollout for draft in row] for row in drafts], A_gen, cfg, what="update generator")
-        kept = extensions.kept(slots, score, Q, cfg, (cfg.seed, t))                                                     # (Q,) all, if off
-        if everything:
-            with clock("update_solver"):
-                solver_step = update(solver, answers, extensions.only(kept, A_sol), cfg, what="update solver")
-        replaced = dev_set.refresh(r_dev) if dev_set.due(t) else None       # extension: new dev questions from the next iteration on
+        # 6. The solver learns from its answers,
+        #    paid by correctness.
+        clock.begin("update_solver")
+        kept = study.kept(slots, score, Q, t)  # (Q,)
+        A_sol = study.only(kept, answered.A)  # (Q, m)
+        solver_step = update(solver, answered.answers, A_sol, cfg)
 
-        with clock("evaluate"):
-            result = evaluate(solver, test, t, cfg, verifier) if t % cfg.eval_every == 0 or t == cfg.iterations else None
-        log.iteration(t, clock, drafts=drafts, slots=slots, dev_answers=dev_answers, r_dev=r_dev, A_dev=A_dev, answers=answers[:Q], r=r[:Q],
-                      A_sol=A_sol[:Q], score=score, s_hat=s_hat, own_share=own_share, g_dev_norm=g_dev_norm, A_gen=A_gen,
-                      generator_step=generator_step, solver_step=solver_step, test=result, verifier=verifier,
-                      skipped=solver.skipped + generator.skipped, kept=kept, r_problems=r[Q:] if problems.pool else None, replaced=replaced)
-        log.keep(t, policies)                                               # before the checkpoint: a run killed in between does t again
-        if t % cfg.checkpoint_every == 0 or t == cfg.iterations:
-            save(cfg, t, policies, g_dev_average, dev_set, log)
+        # What came of it. Now and then the solver is tested.
+        clock.begin("evaluate")
+        tested = None
+        if due(t, cfg.eval_every, cfg):
+            tested = evaluate(solver, test, t, cfg, verifier)
+        clock.end()
+        log.iteration(Found(
+            t, dev, drafts, slots, solved, answered[Q:], score, A_gen, kept,
+            generator_step, solver_step, tested,
+            replaced=study.after(t, dev.r),
+            skipped=solver.skipped + generator.skipped,
+            **measured), clock, verifier)
+
+        # Models before the checkpoint: a run killed in between does t again.
+        log.keep(t, solver, generator)
+        if due(t, cfg.checkpoint_every, cfg):
+            save(cfg, t, solver, generator, study, log)
     verifier.close()
-    log.finish(policies)
+    log.finish(solver, generator)
+    checkpoint.drop_previous(cfg.run)
     return cfg.run
 
 
 # ---------------------------------------------------------------- what the loop above calls
 
-def taken(folder):
-    return os.path.exists(os.path.join(folder, "config.json"))              # there before the first iteration; metrics.jsonl is not
-
-
-def own_folder(cfg):
-    """A new run never writes over an old one: a folder that was named is refused, a default one gets the next free number."""
-    if cfg.resume or not taken(cfg.run):
-        return cfg
-    if "run" in cfg.given:
-        raise InputError(f"--run {cfg.run}: holds a run already; give another folder, or go on with it by --resume {cfg.run}")
-    return replace(cfg, run=next(folder for i in itertools.count(2) if not taken(folder := f"{cfg.run}-{i}")))
-
-
-def load_data(cfg, solver, generator, log):
-    """-> (documents, DevSet, test questions or [], questions written beforehand or [], Problems).
-
-    What does not fit the prompt limit is left out, counted and said.
+def other_reward(solved, cfg, t):
+    """The Q questions as answered -> (Q,) what they earn by another rule than influence, or None:
+    fixed.
     """
-    count = lambda text: len(generator.tokenizer(text, add_special_tokens=False).input_ids)
-    reads = cfg.train_on == "generated" and not cfg.seed_questions
-    documents = load_documents(cfg.documents, max_tokens=cfg.max_chunk_tokens, count_tokens=count) if reads else []
-    fits_solver = lambda question: len(solver.prompt_ids(solver_role.prompt_text(question)))
-    documents, skipped = keep_fitting(documents, lambda document: prompt_length(document, generator, cfg), cfg.max_prompt_tokens, "documents")
-    if reads:
-        log.say(f"{len(documents)} documents from {cfg.documents}, {skipped} left out as longer than {cfg.max_prompt_tokens} tokens")
-    sets = {}
-    for name in ("dev", "test", "dev_pool", "questions"):
-        path, load = getattr(cfg, name), extensions.load_written if name == "questions" else load_questions
-        sets[name], skipped = keep_fitting(load(path), fits_solver, cfg.max_prompt_tokens, f"{name} questions") if path else ([], 0)
-        if path or name in ("dev", "test"):
-            log.say(f"{len(sets[name])} {name} questions from {path}, {skipped} left out as too long" if path else f"no {name} questions")
-    dev_set = extensions.DevSet(sets["dev"], sets["dev_pool"], cfg)
-    problems = extensions.Problems(cfg.rlvr, dev_set.all, cfg)
-    problems.pool, skipped = keep_fitting(problems.pool, fits_solver, cfg.max_prompt_tokens, "rlvr problems")
-    if cfg.rlvr:
-        log.say(f"{len(problems.pool)} problems from {cfg.rlvr}, {problems.excluded} left out as dev questions, {skipped} as too long")
-    log.overlap = Overlap({"dev": dev_set.all, "test": sets["test"]})
-    return documents, dev_set, sets["test"], sets["questions"], problems
+    if cfg.reward == "fixed":
+        return None
+    given = solver_role.given(solved.questions, solved.answers)
+    return rewards.scores(cfg.reward, solved.questions, given, solved.r, (cfg.seed, t))
 
 
-def prompt_length(document, generator, cfg):
-    return len(generator.prompt_ids(generator_role.prompt_text(document, cfg.question_type)))
+def grid(score, slots, drafts, cfg):
+    """(Q,) scores, the slots they belong to -> (D, n), cfg.invalid_score where a draft is no
+    question.
+
+    No score (a generator that is not paid, or no g_dev): all 0, so that nobody has an advantage.
+    """
+    s = torch.zeros(len(drafts), cfg.questions_per_doc)                             # (D, n)
+    if score is None:
+        return s
+    s.fill_(cfg.invalid_score)
+    for (d, j), paid in zip(slots, score):
+        s[d, j] = paid
+    return s
+
+
+def rollouts_of(drafts):
+    """(D, n) drafts -> (D, n) rollouts."""
+    return [[draft.rollout for draft in group] for group in drafts]
+
+
+def due(t, every, cfg):
+    """Every so many iterations, and after the last."""
+    return t % every == 0 or t == cfg.iterations
 
 
 def evaluate(solver, test, t, cfg, verifier):
-    """Accuracy on the test questions at the present weights, or None without a test set. Nothing trains on it."""
-    return accuracy(solver, test, cfg.eval_samples, (cfg.seed, t, "solver", "test"), cfg, verifier, what="test answers") if test else None
+    """Accuracy on the test questions at the present weights, or None without a test set.
+
+    Nothing trains on it.
+    """
+    if not test:
+        return None
+    seed_words = cfg.seed, t, "solver", "test"
+    return accuracy(solver, test, cfg.eval_samples, seed_words, cfg, verifier, what="test answers")
 
 
-def save(cfg, t, policies, g_dev_average, dev_set, log):
+# ---------------------------------------------------------------- before the loop
+
+def truth_of(cfg):
+    """The function that judges drafts for the log, where the truth is known; else None."""
+    return importlib.import_module(cfg.truth).truth if cfg.truth else None
+
+
+def load_models(cfg, log):
+    """-> solver, generator: two full copies of the anchor, each with its own AdamW."""
+    if cfg.sampler == "vllm":
+        # said before anything is written if it is not there
+        importlib.import_module("engine.vllm_sampler").require()
+    room.refuse(cfg)
+    log.say(room.takes(cfg))
+    solver = Policy("solver", cfg.model, cfg.solver_lr, cfg)
+    generator = Policy("generator", cfg.generator_anchor, cfg.generator_lr, cfg)
+    if cfg.offload_idle:
+        take_turns(solver, generator)
+    asked, written = Question("", ["", ""], ""), Document("", "")
+    check_spelling(solver.tokenizer, {"solver.py": solver_role.prompt_text(asked)})
+    check_spelling(generator.tokenizer, {"generator.py": generator_role.prompt_text(written)})
+    return solver, generator
+
+
+def load_data(cfg, solver, generator, log):
+    """-> the study, the test questions or []. What does not fit the prompt is left out and said."""
+    def fits(document):
+        text = generator_role.prompt_text(document, cfg.question_type)
+        return len(generator.prompt_ids(text))
+
+    def questions_of(name, load=load_questions, known=()):
+        path = getattr(cfg, name)
+        everything = load(path) if path else []
+        new = extensions.unlike(known, everything)
+        questions, skipped = fitting(solver, new, cfg, f"{name} questions")
+        copies = f", {len(everything) - len(new)} as dev questions" if known else ""
+        if path:
+            log.say(f"{len(questions)} {name} questions from {path}, {skipped} left out as too long"
+                    + copies)
+        return questions
+
+    documents = []
+    if cfg.train_on == "generated" and not cfg.seed_questions:
+        documents = read_documents(cfg, generator)
+        documents, skipped = keep_fitting(documents, fits, cfg.max_prompt_tokens, "documents")
+        log.say(f"{len(documents)} documents from {cfg.documents}, {skipped} left out as too long")
+    dev, test = questions_of("dev"), questions_of("test")
+    study = extensions.study_of(cfg, documents, dev, questions_of, fits)
+    log.overlap = Overlap({"dev": study.all_dev(), "test": test})
+    return study, test
+
+
+def read_documents(cfg, generator):
+    """The documents; texts are cut into chunks, counted in the generator's tokens."""
+    def count(text):
+        return len(generator.tokenizer(text, add_special_tokens=False).input_ids)
+
+    return load_documents(cfg.documents, max_tokens=cfg.max_chunk_tokens, count_tokens=count)
+
+
+def fitting(solver, questions, cfg, what):
+    """Questions -> those whose prompt fits, how many do not."""
+    def length(question):
+        return len(solver.prompt_ids(solver_role.prompt_text(question)))
+
+    return keep_fitting(questions, length, cfg.max_prompt_tokens, what)
+
+
+# ---------------------------------------------------------------- stopping and going on
+
+def save(cfg, t, solver, generator, study, log):
     """The newest checkpoint becomes that of the end of iteration t."""
     before = time.time()
-    checkpoint.save(cfg.run, policies, {"iteration": t, "dev": dev_set.state(), **log.state()}, g_dev_average)
+    remembered, g_dev_average = study.state()
+    state = {"iteration": t, "study": remembered, **log.state()}
+    checkpoint.save(cfg.run, {"solver": solver, "generator": generator}, state, g_dev_average)
     log.checkpoint_seconds = time.time() - before
 
 
-def resume(cfg, policies, dev_set, log):
-    """Put the newest whole checkpoint into the policies and the dev set, and cut the logs back to it -> (its iteration, running mean of g_dev or None)."""
+def resume(cfg, solver, generator, study, log):
+    """The newest whole checkpoint into models and study; logs cut back. -> its iteration, or 0."""
     folder, state = checkpoint.find(cfg.run) if cfg.resume else (None, None)
     if folder is None and cfg.resume and checkpoint.exists(cfg.run):
-        raise InputError(f"{cfg.run}: no whole checkpoint is left, so the run cannot go on; its logs are untouched. Start again with another --run")
+        raise InputError(f"{cfg.run}: no whole checkpoint is left, so the run cannot go on; its "
+                         "logs are untouched. Start again with another --run")
     if folder and folder.endswith(".previous") and ranks.is_main():
         checkpoint.drop_newest(cfg.run)
-    log.open(state, "bf16" if policies["solver"].bf16 else "fp32")
+    log.open(state, "bf16" if solver.bf16 else "fp32")
     if folder is None:
-        return 0, None
-    dev_set.load(state["dev"])
-    return state["iteration"], checkpoint.load(folder, state, policies)
+        return 0
+    policies = {"solver": solver, "generator": generator}
+    study.load(state["study"], checkpoint.load(folder, state, policies))
+    if state["iteration"] >= cfg.iterations:
+        log.say(f"{cfg.run}: {state['iteration']} iterations are done and {cfg.iterations} were "
+                f"asked for; --iterations {2 * state['iteration']} would go on")
+    return state["iteration"]
 
 
-def main():
-    cfg = None
+def taken(folder):
+    """Is a run there? config.json is written before the first iteration."""
+    return os.path.exists(os.path.join(folder, "config.json"))
+
+
+def own_folder(cfg):
+    """A run never writes over another: a named folder is refused, a default one gets a number."""
+    if cfg.resume or not taken(cfg.run):
+        return cfg
+    if "run" in cfg.given:
+        raise InputError(f"--run {cfg.run}: holds a run already; give another folder, or go on "
+                         f"with it by --resume {cfg.run}")
+    free = (f"{cfg.run}-{i}" for i in itertools.count(2) if not taken(f"{cfg.run}-{i}"))
+    return replace(cfg, run=next(free))
+
+
+def main(cfg):
     try:
-        cfg = config.parse()
         if cfg.plan:
-            print(plan.report(plan.setting_of(cfg, plan.Machine(gpus=cfg.gpus, gpu_gb=cfg.gpu_gb), plan.Assumed())))
-            return 0
+            # a tool, looked up by name: nothing that trains needs it
+            return importlib.import_module("tools.plan").plan_of_run(cfg)
         ranks.start(device_of(cfg))
-        cfg = own_folder(cfg)                                               # every rank finds the same one
+        # every rank finds the same one
+        cfg = own_folder(cfg)
         ranks.barrier()
         train(cfg)
     except InputError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":                        # one of each machine: a file may be missing on one of them only
+        # one of each machine says it: a file may be missing on one of them only
+        if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        if cfg and ranks.is_main():
-            print(f"\nstopped. Go on from the newest checkpoint with: python train.py --resume {cfg.run}", file=sys.stderr)
+        if ranks.is_main():
+            print("\nstopped. Go on from the newest checkpoint with: "
+                  f"python train.py --resume {cfg.run}", file=sys.stderr)
         return 130
-    except BaseException as error:                                          # another rank's death shows as an error of any kind
+    except BaseException as error:
+        # another rank's death shows as an error of any kind
         dead = ranks.silent()
         if dead:
-            ranks.say_dead(dead, f"go on from the newest checkpoint with: torchrun ... train.py --resume {cfg.run}")
-            os._exit(1)                                                     # a clean exit would wait for the dead
+            ranks.say_dead(dead, "go on from the newest checkpoint with: "
+                                 f"torchrun ... train.py --resume {cfg.run}")
+            # a clean exit would wait for the dead
+            os._exit(1)
         if not isinstance(error, ranks.Terminated):
             raise
         return 143
@@ -242,4 +347,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(CFG))

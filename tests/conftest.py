@@ -1,9 +1,12 @@
-"""Every test runs on one thread, finds the project's files wherever pytest is started, and never reaches for the network."""
+"""Every test runs on one thread, finds the project's files wherever pytest is started, and never
+reaches for the network.
+"""
 import os
 import sys
 from pathlib import Path
 
-os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", CUDA_VISIBLE_DEVICES="")
+os.environ.update(
+    HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", CUDA_VISIBLE_DEVICES="")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pytest
@@ -14,6 +17,12 @@ torch.set_num_threads(1)
 
 @pytest.fixture
 def make_policy(tmp_path):
-    """make_policy(kind="tied", lr=1e-3, **fields of the config) -> (a Policy around a fake model, its Config)."""
+    """make_policy(kind="tied", lr=1e-3, **fields of the config) -> (a Policy around a fake model,
+    its Config).
+    """
     import fakes
-    return lambda kind="tied", lr=1e-3, **changes: fakes.make_policy(tmp_path, kind, lr, **changes)
+
+    def make(kind="tied", lr=1e-3, **changes):
+        return fakes.make_policy(tmp_path, kind, lr, **changes)
+
+    return make

@@ -1,75 +1,111 @@
-"""The benchmark compares the speed of equal computations: that they are equal is shown here, on two layers. No speed is tested."""
+"""The benchmark compares the speed of equal computations: that they are equal is shown here.
+
+The models have two layers. No speed is tested.
+"""
 import json
 from argparse import Namespace
 
 import pytest
 import torch
 
-import baselines
-import bench
+from tools import baselines, bench
 from data import InputError
 from fakes import gradients
 from influence import dev_gradient
-from policy import batch_loss, micro_batches, update
+from policy import pass_loss, update
+from engine.packing import passes
 
-ARGS = Namespace(rows=8, questions=5, answers=4, size=None, lengths="toy", most=16, train="", **{k: bench.TOY[k] for k in ("documents", "dev", "test")})
+# runs and processes of their own
+pytestmark = pytest.mark.slow
+
+FILES = {name: bench.TOY[name] for name in ("documents", "dev", "test")}
+ARGS = Namespace(rows=8, questions=5, answers=4, size=None, lengths="toy", most=16, train="",
+                 **FILES)
+SHORT = dict(prompt=(3, 9), answer=(1, 8))
+
+
+def prompt_ids(text):
+    """The first twelve words, by their lengths."""
+    return [7 + len(word) % 40 for word in text.split()[:12]]
+
+
+def run_all(stage, names=None):
+    """-> {variant: result}, of all variants or of those named."""
+    return {name: stage.variants[name]() for name in names or stage.variants}
 
 
 @pytest.fixture(params=["tied", "untied"])
 def world(request, make_policy):
     policy, cfg = make_policy(request.param)
-    return bench.make_world(policy, cfg, Q=5, m=4, lengths=dict(prompt=(3, 9), answer=(1, 8)))
+    return bench.make_world(policy, cfg, Q=5, m=4, lengths=SHORT)
 
 
 def test_the_plain_scores_are_our_scores(world):
     stage = bench.random_stage(world, ARGS)
-    ours, plain = stage.variants["ours"](), stage.variants["plain"]()
+    ours = stage.variants["ours"]()
+    plain = stage.variants["plain"]()
     assert ours.abs().min() > 0 and torch.allclose(ours, plain, atol=1e-5)
     assert stage.difference({"ours": ours, "plain": plain, "bare": None}) < 1e-5
     assert all(p.grad is None for p in world.policy.params)
 
 
 def test_the_padded_loss_has_the_gradient_of_the_packed_one(world):
-    groups, A, params = world.answers, world.A, world.policy.params
-    passes = micro_batches(world.policy, list(enumerate(groups)), world.cfg)
-    packed = sum(batch_loss(world.policy, rows, A, 7.0, world.cfg)[0] for rows in passes)
-    for a, b in zip(gradients(baselines.padded_loss(world.policy, groups, A, 7.0, world.cfg), params), gradients(packed, params)):
+    policy = world.policy
+    cfg = world.cfg
+    packed = 0.0
+    for trees in passes(policy, list(enumerate(world.answers)), cfg):
+        loss, _ = pass_loss(policy, trees, world.A, 7.0, cfg)
+        packed = packed + loss
+    padded = baselines.padded_loss(policy, world.answers, world.A, 7.0, cfg)
+
+    for a, b in zip(gradients(padded, policy.params), gradients(packed, policy.params)):
         assert torch.allclose(a, b, atol=1e-5)
 
 
 def test_the_padded_dev_gradient_is_g_dev(world):
-    world.A[1] = 0.0                                                        # a flat group: of no weight, and not in the mean length
-    for a, b in zip(baselines.padded_dev_gradient(world.policy, world.answers, world.A, world.cfg),
-                    dev_gradient(world.policy, world.answers, world.A, world.cfg)):
+    # a flat group: of no weight, and not in the mean length
+    world.A[1] = 0.0
+    dev = (world.policy, world.answers, world.A, world.cfg)
+    for a, b in zip(baselines.padded_dev_gradient(*dev), dev_gradient(*dev)):
         assert torch.allclose(a, b, atol=1e-5)
 
 
 def test_the_padded_update_is_our_update_over_several_mini_batches(world):
-    policy, cfg = world.policy, world.cfg
-    cfg = bench.replace(cfg, minibatch_rows=8, tokens_at_once=40)           # three mini-batches of several passes
+    policy = world.policy
+    adamw = (policy.params, policy.optimizer)
+    # three mini-batches of several passes
+    cfg = bench.replace(world.cfg, minibatch_rows=8, tokens_at_once=40)
     world.A[3] = 0.0
-    put_back, after = baselines.keeper(policy.params, policy.optimizer), []
+    put_back = baselines.keeper(*adamw)
+
+    after = []
     for step in (update, baselines.padded_update):
         step(policy, world.answers, world.A, cfg)
-        after.append(baselines.first_moments(policy.params, policy.optimizer))
+        after.append(baselines.first_moments(*adamw))
         put_back()
-    before = baselines.first_moments(policy.params, policy.optimizer)
-    assert (after[0] - after[1]).norm() < 1e-4 * (after[0] - before).norm()
+
+    ours, padded = after
+    before = baselines.first_moments(*adamw)
+    assert (ours - padded).norm() < 1e-4 * (ours - before).norm()
 
 
 def test_a_stage_that_moves_the_model_puts_it_back(world):
-    before = [p.clone() for p in world.policy.params]
+    params = world.policy.params
+    before = [p.clone() for p in params]
     stage = bench.update_stage(world, ARGS)
+
     moments = stage.variants["ours"]()
-    assert any(not torch.equal(p, old) for p, old in zip(world.policy.params, before))
+    assert any(not torch.equal(p, old) for p, old in zip(params, before))
+
     stage.reset()
-    assert all(torch.equal(p, old) for p, old in zip(world.policy.params, before))
-    assert torch.equal(stage.variants["ours"](), moments)                   # AdamW's state too
+    assert all(torch.equal(p, old) for p, old in zip(params, before))
+    # AdamW's state too
+    assert torch.equal(stage.variants["ours"](), moments)
 
 
 def test_trl_takes_the_same_step(world):
     pytest.importorskip("trl")
-    results = {name: run() for name, run in bench.update_stage(world, ARGS).variants.items()}
+    results = run_all(bench.update_stage(world, ARGS))
     assert set(results) == {"ours", "padded", "trl"}
     assert (results["trl"] - results["ours"]).norm() < 1e-4 * results["ours"].norm()
 
@@ -77,17 +113,18 @@ def test_trl_takes_the_same_step(world):
 def test_greedy_rollouts_are_the_same_tokens(world):
     variants = bench.rollouts_stage(world, ARGS, temperature=0, mean=6, limit=12).variants
     ours = variants["ours"]()
-    assert len({len(response) for response in ours}) > 1                    # ragged
-    assert variants["generate"]() == ours
+    ragged = len({len(response) for response in ours}) > 1
+    assert ragged and variants["generate"]() == ours
     try:
         assert variants["continuous"]() == ours
-    except bench.Skipped as why:                                            # another release of transformers
+    except bench.Skipped as why:
+        # another release of transformers
         assert "continuous batching" in str(why)
 
 
 def test_drawn_rollouts_have_the_same_ragged_lengths(world):
     stage = bench.rollouts_stage(world, ARGS, mean=6, limit=12)
-    results = {name: stage.variants[name]() for name in ("ours", "generate")}
+    results = run_all(stage, ["ours", "generate"])
     lengths = [len(response) for response in results["ours"]]
     assert stage.difference(results) == 0 and sum(lengths) == stage.work["ours"]
     assert min(lengths) < 4 and max(lengths) > 8
@@ -96,52 +133,81 @@ def test_drawn_rollouts_have_the_same_ragged_lengths(world):
 def test_a_way_that_cannot_run_is_a_line_and_not_the_end(world, monkeypatch, capsys):
     def broken(*_, **__):
         raise RuntimeError("no paged\nattention here")
-    monkeypatch.setattr(type(world.policy.model), "continuous_batching_context_manager", broken)
+
+    model = type(world.policy.model)
+    monkeypatch.setattr(model, "continuous_batching_context_manager", broken)
     stage = bench.rollouts_stage(world, ARGS, mean=6, limit=12)
     result = bench.measure(stage, 1)
-    assert list(result["seconds"]) == ["ours", "generate"] and [ratio["ratio"] for ratio in result["ratios"]] == ["generate / ours"]
+    assert list(result["seconds"]) == ["ours", "generate"]
+    assert [ratio["ratio"] for ratio in result["ratios"]] == ["generate / ours"]
+
     bench.show(stage, result)
-    assert "skipped: transformers' continuous batching: no paged attention here\n" in capsys.readouterr().out
+    line = "skipped: transformers' continuous batching: no paged attention here\n"
+    assert line in capsys.readouterr().out
 
 
 def test_an_iteration_composed_of_plain_parts_ends_where_ours_does(make_policy):
     policy, cfg = make_policy()
-    policy.prompt_ids = lambda text: [7 + len(word) % 40 for word in text.split()[:12]]
-    w, args = bench.make_world(policy, cfg, Q=2, m=4, lengths=dict(prompt=(3, 9), answer=(1, 8))), Namespace(**vars(ARGS) | {"questions": 2})
+    policy.prompt_ids = prompt_ids
+    args = Namespace(**vars(ARGS) | {"questions": 2})
+    w = bench.make_world(policy, cfg, Q=2, m=4, lengths=SHORT)
     w.asked = bench.ask(policy, args, cfg)
     stage = bench.iteration_stage(w, args)
+
     results = {}
     for name in ("ours", "plain"):
         results[name] = stage.variants[name]()
         stage.reset()
-    assert results["ours"][:2].abs().min() > 0                              # scores come first
+
+    # scores come first
+    assert results["ours"][:2].abs().min() > 0
     assert torch.allclose(results["ours"], results["plain"], atol=1e-4)
 
 
 def test_what_another_model_wrote_is_scored_where_rewards_differ(make_policy):
-    """The writer's words are taken modulo the model's, and only groups with an advantage are scored, by both ways alike."""
-    (policy, cfg), (writer, _) = make_policy(), make_policy("untied")
+    """The writer's words are taken modulo the model's.
+
+    Only groups with an advantage are scored, by both ways alike.
+    """
+    policy, cfg = make_policy()
+    writer, _ = make_policy("untied")
     for who in (policy, writer):
-        who.prompt_ids = lambda text: [7 + len(word) % 40 for word in text.split()[:12]]
+        who.prompt_ids = prompt_ids
     writer.stop_ids = list(range(5, 20))
-    w = bench.make_world(policy, cfg, Q=2, m=4, lengths=dict(prompt=(3, 9), answer=(1, 8)))
+    w = bench.make_world(policy, cfg, Q=2, m=4, lengths=SHORT)
     w.asked = bench.ask(policy, ARGS, cfg, writer)
+
     vocabulary = policy.model.config.vocab_size
-    assert all(token < vocabulary for part in w.asked.groups for group in part for x in group for token in x.prompt + x.response)
+    for part in w.asked.groups:
+        for x in bench.rollouts_of(part):
+            assert all(token < vocabulary for token in x.prompt + x.response)
+
     w.asked.A[2][1] = 0.0
     stage = bench.influence_stage(w, ARGS)
-    results = {name: run() for name, run in stage.variants.items()}
-    assert len(results["ours"]) == 4 and stage.difference(results) < 1e-5 < results["ours"].abs().min()
+    results = run_all(stage)
+    assert len(results["ours"]) == 4
+    assert stage.difference(results) < 1e-5 < results["ours"].abs().min()
+
+
+def one(group):
+    return 1
+
+
+def tokens(group):
+    return sum(len(x.response) for x in group)
 
 
 @pytest.mark.parametrize("name, work, units", [
-    ("questions", {"8": 64, "16": 64}, lambda group: 1),
+    ("questions", {"8": 64, "16": 64}, one),
     ("answers", {str(m): 8 * m for m in (2, 4, 8, 16, 32)}, len),
-    ("lengths", {str(T): 16 * T for T in (8, 16, 32, 64)}, lambda group: sum(len(x.response) for x in group))])
+    ("lengths", {str(T): 16 * T for T in (8, 16, 32, 64)}, tokens)])
 def test_a_stage_of_growth_counts_its_work(world, monkeypatch, name, work, units):
-    stage, scored = bench.STAGES[name](world, ARGS), []
-    monkeypatch.setattr(bench, "influence_scores", lambda policy, answers, *_: scored.extend(answers))
+    stage = bench.STAGES[name](world, ARGS)
     assert stage.work == work
+
+    scored = []
+    monkeypatch.setattr(bench, "influence_scores",
+                        lambda policy, answers, *_: scored.extend(answers))
     for variant, run in stage.variants.items():
         scored.clear()
         run()
@@ -149,30 +215,54 @@ def test_a_stage_of_growth_counts_its_work(world, monkeypatch, name, work, units
 
 
 def test_ratios_are_of_cost_per_unit():
-    targets = [("a", "b", "at least", 2.0), ("dearest", "cheapest", "at most", 1.1), ("a", "c", "at least", 1.0)]
+    targets = [("a", "b", "at least", 2.0), ("dearest", "cheapest", "at most", 1.1),
+               ("a", "c", "at least", 1.0)]
     stage = bench.Stage("x", "token", {"a": 10, "b": 20}, {}, targets)
-    found = bench.ratios(stage, {"a": [1.0, 2.0, 9.0], "b": [1.0]})           # 0.2 and 0.05 seconds per token
+    # 0.2 and 0.05 seconds per token
+    found = bench.ratios(stage, {"a": [1.0, 2.0, 9.0], "b": [1.0]})
     assert [(round(x["value"], 6), x["met"]) for x in found] == [(4.0, True), (4.0, False)]
 
 
+def first_four(path, target):
+    """The first four entries of a JSON list, as a file of their own -> its path."""
+    with open(path) as f:
+        target.write_text(json.dumps(json.load(f)[:4]))
+    return str(target)
+
+
 def test_the_clock_of_two_ranks_is_train_pys_own(tmp_path, monkeypatch):
-    """Five iterations of train.py, tiny, on one rank: the mean of all lines but the first, without evaluation and checkpoint."""
-    few = {name: tmp_path / f"{name}.json" for name in ("dev", "test")}
-    for name, path in few.items():
-        path.write_text(json.dumps(json.loads(open(bench.TOY[name]).read())[:4]))
-    flags = (f"--dev {few['dev']} --test {few['test']} --docs_per_step 1 --questions_per_doc 2 --answers_per_question 2 --minibatch_rows 4 "
-             "--max_response_tokens 8")
+    """Five iterations of train.py, tiny, on one rank.
+
+    The mean of all lines but the first, without evaluation and checkpoint.
+    """
+    flags = ["--dev", first_four(bench.TOY["dev"], tmp_path / "dev.json"),
+             "--test", first_four(bench.TOY["test"], tmp_path / "test.json")]
+    flags += ("--docs_per_step 1 --questions_per_doc 2 --answers_per_question 2 "
+              "--minibatch_rows 4 --max_response_tokens 8").split()
+
     kept = []
-    monkeypatch.setattr(bench.json, "loads", lambda text: kept.append(json.JSONDecoder().decode(text)) or kept[-1])
-    seconds = bench.seconds_of_training(1, flags.split())
+
+    def loads(text):
+        kept.append(json.JSONDecoder().decode(text))
+        return kept[-1]
+
+    monkeypatch.setattr(bench.json, "loads", loads)
+    seconds = bench.seconds_of_training(1, flags)
     assert [line["iteration"] for line in kept[-5:]] == [1, 2, 3, 4, 5]
-    each = [sum(x for name, x in line["seconds"].items() if name not in ("evaluate", "checkpoint")) for line in kept[-4:]]
+
+    each = []
+    for line in kept[-4:]:
+        stages = line["seconds"].items()
+        each += [x for name, x in stages if name not in ("evaluate", "checkpoint")]
     assert seconds == pytest.approx(sum(each) / 4) and 0 < seconds < 60
 
 
 def test_a_training_that_fails_is_said_with_its_last_words(monkeypatch):
-    monkeypatch.setattr(bench.subprocess, "run", lambda command, **_: Namespace(returncode=2, stderr="error: no\nsuch model"))
-    with pytest.raises(InputError, match="nproc_per_node 2 -- .*train.py .*--shard false: exit code 2: error: no such model"):
+    done = Namespace(returncode=2, stderr="error: no\nsuch model")
+    monkeypatch.setattr(bench.subprocess, "run", lambda command, **_: done)
+    said = ("nproc_per_node 2 -- .*train.py .*--shard false: "
+            "exit code 2: error: no such model")
+    with pytest.raises(InputError, match=said):
         bench.seconds_of_training(2, ["--shard", "false"])
 
 
@@ -181,19 +271,25 @@ def test_peak_bytes_counts_what_is_alive_together():
         a = torch.zeros(1000)
         del a
         b = torch.zeros(500)
-        return b + 1                                                        # two of 2,000 bytes live, after one of 4,000
+        return b + 1
+
+    # two of 2,000 bytes live, after one of 4,000
     assert 4000 <= bench.peak_bytes(run) < 4200
 
 
 def test_the_command_writes_every_number_it_prints(world, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "Policy", lambda *_: world.policy)
+    out = tmp_path / "bench.json"
     sizes = ["--questions", "3", "--answers", "4", "--repeats", "2", "--rows", "8"]
-    bench.main(["--stages", "random,update,memory", *sizes, "--json", str(tmp_path / "bench.json")])
-    report = json.loads((tmp_path / "bench.json").read_text())
-    assert list(report) == ["machine", "settings", "stages", "memory"] and list(report["stages"]) == ["random", "update"]
-    assert all(len(seconds) == 2 for stage in report["stages"].values() for seconds in stage["seconds"].values())
+    bench.main(["--stages", "random,update,memory", *sizes, "--json", str(out)])
+
+    report = json.loads(out.read_text())
+    assert list(report) == ["machine", "settings", "stages", "memory"]
+    assert list(report["stages"]) == ["random", "update"]
     printed = capsys.readouterr().out
-    assert all(f"{ratio['value']:.2f}" in printed for stage in report["stages"].values() for ratio in stage["ratios"])
+    for stage in report["stages"].values():
+        assert all(len(seconds) == 2 for seconds in stage["seconds"].values())
+        assert all(f"{ratio['value']:.2f}" in printed for ratio in stage["ratios"])
 
 
 def test_an_unknown_stage_is_named():

@@ -1,4 +1,4 @@
-"""The advantages: numbers worked out elsewhere, the symmetries they must have, and a plain loop in Python as a second opinion."""
+"""The advantages: numbers worked out elsewhere, their symmetries, and a plain loop beside them."""
 import doctest
 import math
 import statistics
@@ -7,33 +7,45 @@ import pytest
 import torch
 
 import dugrpo
-from dugrpo import MODES, center, flat
+from dugrpo import MODES, all_equal, center, has_gradient
 
 SCORES = [[.02, -.01, .03, 0], [.001, .002, .0015, .0005], [0, 0, -.04, 0]]
 GOLDEN = {
-    "dugrpo": [[.320245, -.640491, .640491, -.320245], [-.018363, .05509, .018363, -.05509], [.303319, .303319, -.909956, .303319]],
-    "group_std": [[.547693, -1.095385, 1.095385, -.547693], [-.386699, 1.160098, .386699, -1.160098],
+    "dugrpo": [[.320245, -.640491, .640491, -.320245],
+               [-.018363, .05509, .018363, -.05509],
+               [.303319, .303319, -.909956, .303319]],
+    "group_std": [[.547693, -1.095385, 1.095385, -.547693],
+                  [-.386699, 1.160098, .386699, -1.160098],
                   [.499975, .499975, -1.499925, .499975]],
-    "batch_std": [[.706856, -1.413712, 1.413712, -.706856], [-.017671, .053014, .017671, -.053014],
+    "batch_std": [[.706856, -1.413712, 1.413712, -.706856],
+                  [-.017671, .053014, .017671, -.053014],
                   [.706856, .706856, -2.120568, .706856]],
     "none": [[.01, -.02, .02, -.01], [-.00025, .00075, .00025, -.00075], [.01, .01, -.03, .01]],
 }
 
 
 def close(a, b, tolerance=1e-6):
-    return torch.allclose(torch.as_tensor(a, dtype=torch.float64), torch.as_tensor(b, dtype=torch.float64), rtol=0, atol=tolerance)
+    a = torch.as_tensor(a, dtype=torch.float64)
+    b = torch.as_tensor(b, dtype=torch.float64)
+    return torch.allclose(a, b, rtol=0, atol=tolerance)
 
 
 def plain_loop(rows, mode, eps=1e-6):
     """The definition, one number at a time, with Python's own statistics module."""
     alive = [row for row in rows if max(row) != min(row)]
     sigma_B = statistics.mean(statistics.stdev(row) for row in alive) if alive else 0.0
-    batch = statistics.stdev([x - statistics.mean(row) for row in rows for x in row])
+    centred = []
+    for row in rows:
+        centred += [x - statistics.mean(row) for x in row]
+    batch = statistics.stdev(centred)
+
     out = []
     for row in rows:
-        mu, is_flat = statistics.mean(row), max(row) == min(row)
+        mu = statistics.mean(row)
+        is_flat = max(row) == min(row)
         sigma = 0.0 if is_flat else statistics.stdev(row)
-        scale = {"dugrpo": sigma + sigma_B + eps, "group_std": sigma + eps, "batch_std": batch + eps, "none": 1.0}[mode]
+        scale = {"dugrpo": sigma + sigma_B + eps, "group_std": sigma + eps,
+                 "batch_std": batch + eps, "none": 1.0}[mode]
         out.append([0.0 if is_flat else (x - mu) / scale for x in row])
     return out
 
@@ -43,12 +55,14 @@ def plain_loop(rows, mode, eps=1e-6):
 def test_golden_numbers(mode, dtype):
     A_gen = dugrpo.dugrpo(torch.tensor(SCORES, dtype=dtype), mode=mode)
     assert A_gen.dtype == dtype
-    assert close(A_gen, GOLDEN[mode], 2e-6)             # the golden numbers have six decimals
+    # the golden numbers have six decimals
+    assert close(A_gen, GOLDEN[mode], 2e-6)
 
 
 def test_the_two_sigmas_are_the_golden_ones():
     sigma = torch.tensor(SCORES, dtype=torch.float64).std(dim=1)
-    assert close(sigma, [.0182574, .000645497, .02], 1e-7) and close(sigma.mean(), .01296764, 1e-8)
+    assert close(sigma, [.0182574, .000645497, .02], 1e-7)
+    assert close(sigma.mean(), .01296764, 1e-8)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -56,8 +70,10 @@ def test_the_two_sigmas_are_the_golden_ones():
 def test_agrees_with_a_plain_loop(mode, seed):
     g = torch.Generator().manual_seed(seed)
     D, n = (int(torch.randint(2, 9, (), generator=g)) for _ in range(2))
-    s = torch.randn(D, n, generator=g, dtype=torch.float64) * 10.0 ** torch.randint(-4, 1, (D, 1), generator=g)
-    s[torch.rand(D, generator=g) < 0.3] = 0.1           # some documents are flat
+    s = torch.randn(D, n, generator=g, dtype=torch.float64)
+    s = s * 10.0 ** torch.randint(-4, 1, (D, 1), generator=g)
+    # some documents are flat
+    s[torch.rand(D, generator=g) < 0.3] = 0.1
     assert close(dugrpo.dugrpo(s, mode=mode), plain_loop(s.tolist(), mode), 1e-9)
 
 
@@ -70,7 +86,9 @@ def test_adding_a_constant_to_a_document_changes_nothing(mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_order_of_documents_and_of_drafts_does_not_matter(mode):
-    s, rows, drafts = torch.tensor(SCORES, dtype=torch.float64), torch.tensor([2, 0, 1]), torch.tensor([3, 1, 0, 2])
+    s = torch.tensor(SCORES, dtype=torch.float64)
+    rows = torch.tensor([2, 0, 1])
+    drafts = torch.tensor([3, 1, 0, 2])
     A_gen = dugrpo.dugrpo(s, mode=mode)
     assert close(dugrpo.dugrpo(s[rows], mode=mode), A_gen[rows], 1e-12)
     assert close(dugrpo.dugrpo(s[:, drafts], mode=mode), A_gen[:, drafts], 1e-12)
@@ -78,16 +96,18 @@ def test_the_order_of_documents_and_of_drafts_does_not_matter(mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_document_sums_to_zero(mode):
-    assert close(dugrpo.dugrpo(torch.tensor(SCORES), mode=mode).double().sum(dim=1), torch.zeros(3), 1e-6)
+    A_gen = dugrpo.dugrpo(torch.tensor(SCORES), mode=mode)
+    assert close(A_gen.double().sum(dim=1), torch.zeros(3), 1e-6)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_eight_equal_tenths_are_flat_although_their_fp32_std_is_not_zero(mode):
     s = torch.full((2, 8), 0.1)
-    assert 0 < s[0].std() < 1e-8                        # why flat asks for max == min
+    # why all_equal asks for max == min
+    assert 0 < s[0].std() < 1e-8
     s[1, 0] = 0.2
     A_gen = dugrpo.dugrpo(s, mode=mode)
-    assert flat(s).tolist() == [True, False]
+    assert all_equal(s).tolist() == [True, False]
     assert (A_gen[0] == 0).all() and A_gen[1, 0] > 0
 
 
@@ -95,8 +115,9 @@ def test_a_flat_document_leaves_sigma_B_alone_but_counts_in_batch_std():
     s = torch.tensor(SCORES, dtype=torch.float64)
     longer = torch.cat([s, torch.full((1, 4), 0.1, dtype=torch.float64)])
     assert close(dugrpo.dugrpo(longer)[:3], dugrpo.dugrpo(s), 1e-12)
-    ratio = dugrpo.dugrpo(longer, mode="batch_std")[0, 0] / dugrpo.dugrpo(s, mode="batch_std")[0, 0]
-    assert ratio.item() == pytest.approx(math.sqrt(15 / 11), abs=1e-4)              # same squares, 16 - 1 numbers in place of 12 - 1
+    alone, beside = (dugrpo.dugrpo(x, mode="batch_std")[0, 0].item() for x in (s, longer))
+    # same squares, 16 - 1 numbers in place of 12 - 1
+    assert beside / alone == pytest.approx(math.sqrt(15 / 11), abs=1e-4)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -106,7 +127,8 @@ def test_a_group_of_one_has_no_advantage(mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_all_flat_gives_zeros(mode):
-    A_gen = dugrpo.dugrpo(torch.tensor([[0.1] * 4, [0.0] * 4, [-3.0] * 4]), mode=mode)
+    s = torch.tensor([[0.1] * 4, [0.0] * 4, [-3.0] * 4])
+    A_gen = dugrpo.dugrpo(s, mode=mode)
     assert A_gen.shape == (3, 4) and (A_gen == 0).all()
 
 
@@ -114,7 +136,14 @@ def test_center_is_the_reward_less_its_row_mean_and_exactly_zero_when_all_are_eq
     A_sol = center(torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]))
     assert A_sol.tolist() == [[.5, .5, -.5, -.5], [.75, -.25, -.25, -.25], [0] * 4, [0] * 4]
     assert (center(torch.full((1, 8), 0.1)) == 0).all()
-    assert center(torch.zeros(0, 8)).shape == (0, 8)    # no valid question this iteration
+    # no valid question this iteration
+    assert center(torch.zeros(0, 8)).shape == (0, 8)
+
+
+def test_a_group_has_a_gradient_unless_all_its_advantages_are_zero():
+    r = torch.tensor([[1., 1., 0., 0.], [1., 1., 1., 1.], [0., 0., 0., 0.]])
+    assert has_gradient(center(r)).tolist() == [True, False, False] == (~all_equal(r)).tolist()
+    assert has_gradient(torch.zeros(0, 8)).shape == (0,)
 
 
 def test_the_input_is_left_alone():
@@ -138,6 +167,23 @@ def test_a_score_that_is_not_finite_is_named(value):
         dugrpo.dugrpo(s)
     with pytest.raises(ValueError, match=r"rewards\[1, 2\]"):
         center(s)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float16, torch.bfloat16])
+def test_what_is_narrower_than_fp32_comes_back_in_fp32(dtype):
+    r = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0]]).to(dtype)
+    assert center(r).dtype == torch.float32
+    assert center(r).tolist() == [[.75, -.25, -.25, -.25], [.5, .5, -.5, -.5]]
+
+
+def test_an_advantage_of_ones_own_is_a_function_and_a_line_of_the_table(monkeypatch):
+    def sign(centred, sigma, sigma_B, eps):
+        return centred.sign() + 7
+
+    monkeypatch.setitem(dugrpo.ADVANTAGES, "sign", sign)
+    s = torch.tensor([[1., 2., 3.], [.1, .1, .1]])
+    # a group that is all equal is zeros whatever the function says
+    assert dugrpo.dugrpo(s, mode="sign").tolist() == [[6, 7, 8], [0, 0, 0]]
 
 
 def test_an_unknown_mode_lists_the_known_ones():

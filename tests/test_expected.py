@@ -1,45 +1,63 @@
-"""The tree of answers says what sampling, brute force and the packed rows of policy.py say, without noise."""
+"""The tree of answers says what sampling, brute force and the packed trees of policy.py say,
+without noise.
+"""
 import math
 from dataclasses import replace
 
 import pytest
 import torch
 
-import expected
+from studies import expected, reality
 from data import Question
 from fakes import END, EOS, SPECIAL, distance, gradients, make_groups, plain_logps
 
-# A fake world of three words: two boxes and one that says nothing. The fake tokenizer splits at spaces, so a box is one word.
-A, B, TALK = (len(SPECIAL) + i for i in range(3))
+# A fake world of three words: two boxes and one that says nothing. The fake tokenizer splits at
+# spaces, so a box is one word.
+A, B, TALK = range(len(SPECIAL), len(SPECIAL) + 3)
 SAYS = {A: r"\boxed{A}", B: r"\boxed{B}", TALK: "hm", EOS: "", END: ""}
-QUESTIONS = [Question("w3 w4 ?", ["w5", "w6"], "w5"), Question("w7 w8 w9 ?", ["w5", "w6"], "w6")]
+QUESTIONS = [Question("w3 w4 ?", ["w5", "w6"], "w5"),
+             Question("w7 w8 w9 ?", ["w5", "w6"], "w6")]
+
+
+def says(ids, **_):
+    """A token or several -> text, as a tokenizer decodes."""
+    ids = [ids] if isinstance(ids, int) else ids
+    return " ".join(SAYS.get(i, f"w{i}") for i in ids).strip()
 
 
 @pytest.fixture(params=["tied", "window"])
 def world(request, make_policy, monkeypatch):
-    """A policy that can only say the five words above, at most three of them, and the tree of each question."""
+    """A policy that can only say the five words above, at most three of them, and the tree of each
+    question.
+    """
     solver, cfg = make_policy(request.param, max_response_tokens=3)
-    says = lambda ids, **_: " ".join(SAYS.get(i, f"w{i}") for i in ([ids] if isinstance(ids, int) else ids)).strip()
     monkeypatch.setattr(solver.tokenizer, "decode", says)
     monkeypatch.setattr(expected, "FOLLOW", 1e-12)
     monkeypatch.setattr(expected, "LEAF", 1e-12)
+
     head = solver.model.get_output_embeddings()
     never = torch.full((solver.model.config.vocab_size,), -60.0)
     never[list(SAYS)] = 0
     head.register_forward_hook(lambda module, args, logits: logits + never)
+
     trees = expected.plant(solver, QUESTIONS)
     assert expected.grow(solver, trees, cfg)
     return solver, cfg, trees
 
 
 def by_hand(solver, tree, cfg):
-    """P(the first box is right) by every sequence of at most three words, each probability from a pass of its own."""
+    """P(the first box is right) by every sequence of at most three words, each probability from a
+    pass of its own.
+    """
     total = 0.0
     right = A if tree.question.letter == "A" else B
     for silence in range(3):
-        ids = torch.tensor([tree.prompt + [TALK] * silence + [right]])
-        logp = torch.log_softmax(solver.model(ids, use_cache=False).logits[0] / cfg.temperature, dim=-1)
-        total += math.exp(sum(float(logp[len(tree.prompt) - 1 + i, token]) for i, token in enumerate([TALK] * silence + [right])))
+        answer = [TALK] * silence + [right]
+        ids = torch.tensor([tree.prompt + answer])
+        logits = solver.model(ids, use_cache=False).logits[0]
+        logp = torch.log_softmax(logits / cfg.temperature, dim=-1)
+        before = len(tree.prompt) - 1
+        total += math.exp(sum(float(logp[before + i, token]) for i, token in enumerate(answer)))
     return total
 
 
@@ -48,7 +66,8 @@ def test_the_accuracy_is_that_of_all_sequences_counted_one_by_one(world):
     layout = expected.Layout(solver, trees, cfg)
     accuracy, mass = expected.Accuracy(layout)(layout.logps(solver, cfg))
     with torch.no_grad():
-        assert float(accuracy) == pytest.approx(sum(by_hand(solver, tree, cfg) for tree in trees) / 2, rel=1e-4)
+        counted = sum(by_hand(solver, tree, cfg) for tree in trees) / 2
+    assert float(accuracy) == pytest.approx(counted, rel=1e-4)
     assert float(mass) == pytest.approx(1, abs=1e-4)
     assert 0.005 < float(accuracy) < 0.995
 
@@ -56,26 +75,34 @@ def test_the_accuracy_is_that_of_all_sequences_counted_one_by_one(world):
 def test_a_box_decides_and_nothing_after_it_is_followed(world):
     _, _, trees = world
     for tree in trees:
-        assert all(tree.leaves[node] == (tree.tokens[node] == (A if tree.question.letter == "A" else B)) for node in tree.leaves)
-        assert not {tree.parents[node] for node in range(len(tree.tokens))} & set(tree.leaves)
+        right = A if tree.question.letter == "A" else B
+        for node, is_right in tree.leaves.items():
+            assert is_right == (tree.tokens[node] == right)
+        assert not set(tree.parents) & set(tree.leaves)
         assert {len(tree.path(node)) for node in tree.leaves} == {1, 2, 3}
 
 
 @pytest.mark.parametrize("kind", ["tied", "window"])
 @pytest.mark.parametrize("tokens_at_once", [10000, 30])
 def test_log_probs_of_sampled_answers_are_those_of_the_plain_way(make_policy, kind, tokens_at_once):
-    """Answers that begin alike share their first nodes; the numbers stay those of a row per answer."""
+    """Answers that begin alike share their first nodes; the numbers stay those of a sequence per
+    answer.
+    """
     solver, cfg = make_policy(kind, tokens_at_once=tokens_at_once)
     groups = make_groups([[5, 3, 6], [4, 7, 2]])
     groups[0][1].response[:2] = groups[0][0].response[:2]
     trees = [expected.Tree(None, group[0].prompt) for group in groups]
-    nodes = [[tree.add_answer(rollout.response) for rollout in group] for tree, group in zip(trees, groups)]
-    assert nodes[0][0][:2] == nodes[0][1][:2] and nodes[0][0][2] != nodes[0][1][2]
+    nodes = reality.add_answers(trees, groups)
+    assert nodes[0][0][:2] == nodes[0][1][:2]
+    assert nodes[0][0][2] != nodes[0][1][2]
+
     layout = expected.Layout(solver, trees, cfg)
     logp = layout.logps(solver, cfg)
     for i, group in enumerate(groups):
-        for path, plain in zip(nodes[i], plain_logps(solver.model, group, cfg.temperature)):
-            assert torch.allclose(logp[[layout.start[i] + node for node in path]].float(), plain, atol=1e-4)
+        plain = plain_logps(solver.model, group, cfg.temperature)
+        for path, theirs in zip(nodes[i], plain):
+            ours = logp[[layout.start[i] + node for node in path]].float()
+            assert torch.allclose(ours, theirs, atol=1e-4)
 
 
 @pytest.mark.parametrize("tokens_at_once", [10000, 30])
@@ -85,9 +112,10 @@ def test_the_gradient_is_autograds(world, tokens_at_once):
     layout = expected.Layout(solver, trees, cfg)
     accuracy = expected.Accuracy(layout)
     ours = layout.gradient(solver, cfg, lambda logp: accuracy(logp)[0])
+
     logp = torch.zeros(layout.start[-1], dtype=torch.float64)
-    for batch, edge in zip(layout.batches, layout.edges):
-        logp = logp.index_add(0, edge[2], layout.batch_logps(solver, cfg, batch, edge))
+    for packed, edge in zip(layout.passes, layout.edges):
+        logp = logp.index_add(0, edge[2], layout.pass_logps(solver, cfg, packed, edge))
     assert distance(ours, gradients(accuracy(logp)[0], solver.params)) < 1e-4
     assert all(p.grad is None for p in solver.params)
 

@@ -9,7 +9,8 @@ import solver
 from data import Question
 from solver import extract_answer, last_boxed, prompt_text
 
-LETTERS = [   # name, text, letter among four options
+# name, text, letter among four choices
+LETTERS = [
     ("plain", r"So it is \boxed{C}.", "C"),
     ("brackets", r"\boxed{(C)}", "C"),
     ("square brackets", r"\boxed{[C]}", "C"),
@@ -70,12 +71,13 @@ LETTERS = [   # name, text, letter among four options
     ("an index", r"\boxed{\text{C}_2}", None),
     ("a fraction", r"\boxed{\frac{A}{B}}", None),
     ("a number", r"\boxed{27}", None),
-    ("another alphabet", r"\boxed{С}", None),     # the Cyrillic letter
-    ("fifth of four options", r"\boxed{E}", None),
+    ("another alphabet: Cyrillic", r"\boxed{С}", None),
+    ("fifth of four choices", r"\boxed{E}", None),
     ("last letter", r"\boxed{Z}", None),
 ]
 
-BOXES = [   # name, text, content
+# name, text, content
+BOXES = [
     ("number", r"\boxed{42}", "42"),
     ("nested braces", r"\boxed{\frac{1}{\sqrt{2}}}", r"\frac{1}{\sqrt{2}}"),
     ("escaped braces are no braces", r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
@@ -104,11 +106,14 @@ def test_box(text, content):
     assert last_boxed(text) == content
 
 
-def test_the_number_of_options_decides_which_letters_exist():
-    assert [extract_answer(r"\boxed{H}", n) for n in (7, 8, 26, 30)] == [None, "H", "H", "H"]
+def test_the_number_of_choices_decides_which_letters_exist():
+    letters = [extract_answer(r"\boxed{H}", n) for n in (7, 8, 26, 30)]
+    assert letters == [None, "H", "H", "H"]
 
 
-FLOODS = ["{", "}", "\\", "$", " ", "\\boxed", "\\boxed{", "\\boxed{A", "\\boxed{A}", "\\boxed{\\text{", "\\text{"]
+FLOODS = [
+    "{", "}", "\\", "$", " ",
+    "\\boxed", "\\boxed{", "\\boxed{A", "\\boxed{A}", "\\boxed{\\text{", "\\text{"]
 
 
 @pytest.mark.parametrize("piece", FLOODS)
@@ -118,12 +123,15 @@ def test_a_long_text_of_anything_is_read_quickly(piece):
     assert extract_answer(flood, 4) in (None, "A")
     assert extract_answer(flood + r"\boxed{C}", 4) == "C"
     extract_answer(r"\boxed{C" + flood + "}", 4)
-    assert time.perf_counter() - start < 10     # about 1 at most; a search that grows with the square takes many minutes
+    # about 1 at most; a search that grows with the square takes many minutes
+    assert time.perf_counter() - start < 10
 
 
 def test_random_garbage_never_raises():
     rng = random.Random(0)
-    pieces = ["\\boxed", "\\boxed{", "\\text{", "{", "}", "\\", "$", "(", ")", ".", ":", " ", "\n", "C", "a", "27", "é", "\ud800"]
+    pieces = [
+        "\\boxed", "\\boxed{", "\\text{", "{", "}", "\\", "$", "(", ")", ".", ":", " ", "\n",
+        "C", "a", "27", "é", "\ud800"]
     for _ in range(5000):
         text = "".join(rng.choices(pieces, k=rng.randrange(15)))
         assert extract_answer(text, 4) in (None, "A", "C")
@@ -132,26 +140,35 @@ def test_random_garbage_never_raises():
 
 def test_a_box_is_found_whatever_balanced_text_it_holds():
     rng = random.Random(1)
+
     def balanced(depth):
-        return "".join(rng.choice(["x", r"\{", r"\}", r"\\", "1", " ", "{" + balanced(depth - 1) + "}" if depth else ""]) for _ in range(4))
+        text = ""
+        for _ in range(4):
+            inner = "{" + balanced(depth - 1) + "}" if depth else ""
+            text += rng.choice(["x", r"\{", r"\}", r"\\", "1", " ", inner])
+        return text
+
     for _ in range(500):
         content = balanced(3)
-        assert last_boxed(rf"first \boxed{{1}}, then \boxed{{{content}}} and \boxed{{2") == content
+        text = rf"first \boxed{{1}}, then \boxed{{{content}}} and \boxed{{2"
+        assert last_boxed(text) == content
 
 
-def test_options_are_lettered_in_their_order():
+def test_choices_are_lettered_in_their_order():
     text = prompt_text(Question("Which {one}?", ["{x}", "b", "c", "d"], "b"))
     assert "Which {one}?\n\nA. {x}\nB. b\nC. c\nD. d\n\n" in text and r"\boxed{}" in text
 
 
 def test_free_form_shows_no_letters():
     text = prompt_text(Question("2 + 2?", [], "4"))
-    assert text.startswith("2 + 2?\n\n") and "A." not in text and "letter" not in text and r"\boxed{}" in text
+    assert text.startswith("2 + 2?\n\n") and r"\boxed{}" in text
+    assert "A." not in text and "letter" not in text
 
 
 def test_the_answer_the_prompt_asks_for_is_the_one_extracted():
     question = Question("q", ["w", "x", "y", "z"], "y")
-    assert extract_answer(prompt_text(question).replace(r"\boxed{}", rf"\boxed{{{question.letter}}}"), 4) == "C"
+    boxed = rf"\boxed{{{question.letter}}}"
+    assert extract_answer(prompt_text(question).replace(r"\boxed{}", boxed), 4) == "C"
 
 
 def test_examples_in_the_docstrings():

@@ -1,16 +1,16 @@
 """The overlap detector: what counts as a repeat of a dev or test question, and what does not."""
-import json
-
-from data import Question, load_questions
 from config import TOY
-from overlap import N, Overlap, runs
+from data import Question
+from engine.overlap import N, Overlap, runs
+from engine.readers import load_questions
 
 
 def questions(*texts):
     return [Question(text, ["1", "2", "3", "4"], "1") for text in texts]
 
 
-LONG = "A train leaves the station at nine and meets another train at noon. How far apart were they?"
+LONG = ("A train leaves the station at nine and meets another train at noon. "
+        "How far apart were they?")
 
 
 def test_a_copy_is_found_however_it_is_dressed():
@@ -29,7 +29,8 @@ def test_eight_words_in_a_row_count_and_seven_do_not():
 
 def test_a_short_question_is_one_run_and_not_a_part_of_a_long_one():
     assert runs("Who came last?") == {"who came last"} and runs("?!") == set()
-    assert Overlap({"dev": questions("They ran and ran. Who came last? Nobody knows to this day.")}).of("Who came last?") == []
+    longer = questions("They ran and ran. Who came last? Nobody knows to this day.")
+    assert Overlap({"dev": longer}).of("Who came last?") == []
 
 
 def test_every_dev_question_of_the_embedded_world_is_found_and_no_test_question_is_among_them():

@@ -1,4 +1,6 @@
-"""Two and three gloo ranks give the numbers of one process, also where they divide nothing and where a rank gets no row."""
+"""Two and three gloo ranks give the numbers of one process, also where they divide nothing and
+where a rank gets no group.
+"""
 import contextlib
 import doctest
 import os
@@ -8,29 +10,42 @@ from dataclasses import replace
 import pytest
 import torch
 
-import checkpoint
 import fakes
-import ranks
-import shard
+from engine import checkpoint, ranks, shard
 from fakes import advantages, make_groups, s_hat_of
 from influence import dev_gradient, influence_scores
-from policy import old_logps, sample, take_turns, update
+from policy import old_logps, take_turns, update
+from sampling import sample
 
-PROMPTS = [[7], [8, 9, 10], [11] * 9, [12, 13], [14, 15, 16]]                                   # 5: neither 2 nor 3 divides it
-DEV = make_groups([[5, 3, 8, 1], [2, 6, 4, 4]], seed=1)                                         # M = 2: the third rank gets nothing
-ANSWERS = make_groups([[4, 1, 9, 3], [1, 1, 2, 1], [6, 5, 2, 7], [3, 3, 3, 3], [8, 1, 1, 2]], seed=2)
+# runs and processes of their own
+pytestmark = pytest.mark.slow
+
+# 5: neither 2 nor 3 divides it
+PROMPTS = [[7], [8, 9, 10], [11] * 9, [12, 13], [14, 15, 16]]
+# M = 2: the third rank gets nothing
+DEV = make_groups([[5, 3, 8, 1], [2, 6, 4, 4]], seed=1)
+ANSWERS = make_groups([[4, 1, 9, 3], [1, 1, 2, 1], [6, 5, 2, 7], [3, 3, 3, 3], [8, 1, 1, 2]],
+                      seed=2)
 
 
 def one_iteration(folder, **changes):
-    """Rollouts, g_dev, scores and an update of two steps, the last one of a single group -> everything that came out."""
+    """Rollouts, g_dev, scores and an update of two steps, the last one of a single group ->
+    everything that came out.
+    """
     torch.set_num_threads(1)
-    policy, cfg = fakes.make_policy(folder, lr=0.01, **{"shard": "true"} | changes, rows_at_once=4, minibatch_rows=12, adam_eps=1e-3, grad_clip=0.5)
+    policy, cfg = fakes.make_policy(
+        folder, lr=0.01, **{"shard": "true"} | changes, rows_at_once=4, minibatch_rows=12,
+        adam_eps=1e-3, grad_clip=0.5)
     if cfg.scoring == "together":
-        policy.whole = None                                                                     # nothing is gathered to score
+        # nothing is gathered to score
+        policy.whole = None
     rollouts = sample(policy, PROMPTS, 3, (0, 1, "solver", "dev"), cfg)
-    one = sample(policy, PROMPTS[:1], 2, (0, 1, "solver", "answer"), cfg)                       # fewer prompts than ranks
-    A, A_dev = advantages(ANSWERS), advantages(DEV)
+    # fewer prompts than ranks
+    one = sample(policy, PROMPTS[:1], 2, (0, 1, "solver", "answer"), cfg)
+
+    A = advantages(ANSWERS)
     A[3] = 0
+    A_dev = advantages(DEV)
     g_dev = dev_gradient(policy, DEV, A_dev, cfg)
     s_hat = s_hat_of(policy, ANSWERS, A, g_dev, cfg)
     single = s_hat_of(policy, ANSWERS[:1], A[:1], g_dev, replace(cfg, similarity="dot"))
@@ -39,15 +54,28 @@ def one_iteration(folder, **changes):
     warm = s_hat_of(policy, ANSWERS, A, g_dev, cfg)
     shares = influence_scores(policy, ANSWERS, A, g_dev, cfg)[1]
     old_logps(policy, list(enumerate(ANSWERS)), cfg)
-    assert checkpoint.names(policy) == [name for name, _ in policy.outline.named_parameters()]  # no pass leaves weights gathered
-    whole = lambda tensors: [shard.whole(t.detach()) for t in tensors]
-    return {"facts": [[(x.prompt, x.response, x.finished, x.text) for x in row] for row in rollouts + one], "g_dev": whole(g_dev),
-            "s_hat": s_hat, "single": single, "warm": warm, "shares": shares, "norm": torch.tensor(step.pop("grad_norm")), "counts": (step, flat),
-            "weights": whole(policy.params), "sharded": policy.sharded, "judged": ranks.from_main(float(ranks.rank()))}
+    # no pass leaves weights gathered
+    assert checkpoint.names(policy) == [name for name, _ in policy.outline.named_parameters()]
+
+    return {"facts": [facts(group) for group in rollouts + one], "g_dev": whole(g_dev),
+            "s_hat": s_hat, "single": single, "warm": warm, "shares": shares,
+            "norm": torch.tensor(step.pop("grad_norm")), "counts": (step, flat),
+            "weights": whole(policy.params), "sharded": policy.sharded,
+            "judged": ranks.from_main(float(ranks.rank()))}
+
+
+def facts(group):
+    """A group of rollouts -> all of them but the log-probs."""
+    return [(x.prompt, x.response, x.finished, x.text) for x in group]
+
+
+def whole(tensors):
+    return [shard.whole(t.detach()) for t in tensors]
 
 
 def one_rank(folder, rank, world, port, changes):
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world),
+                      MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     ranks.start(torch.device("cpu"))
     torch.save(one_iteration(folder, **changes), folder / f"{world}-{rank}.pt")
     ranks.barrier()
@@ -63,35 +91,46 @@ def free_port():
 def on_ranks(folder, world, changes):
     """The same on several ranks -> what came out on each."""
     port = free_port()
-    processes = [fakes.start_apart(one_rank, folder, rank, world, port, changes) for rank in range(world)]
+    processes = []
+    for rank in range(world):
+        processes.append(fakes.start_apart(one_rank, folder, rank, world, port, changes))
     assert fakes.wait_for(processes, 300) == [0] * world
-    return [torch.load(folder / f"{world}-{rank}.pt", weights_only=False) for rank in range(world)]        # our own files, a moment old
+    # our own files, a moment old
+    return [torch.load(folder / f"{world}-{rank}.pt", weights_only=False) for rank in range(world)]
 
 
 MANY = {"grad_checkpoint": True, "tokens_at_once": 40, "logp_chunk": 5}
+RUNS = {"2": (2, {}), "3, many passes": (3, MANY), "untied": (2, {"kind": "untied"}),
+        "3, whole copies": (3, {"shard": "false"}), "2, together": (2, {"scoring": "together"}),
+        "3, together, many passes": (3, {"scoring": "together", "kind": "untied"} | MANY)}
 
 
-@pytest.mark.parametrize("world, changes", [(2, {}), (3, MANY), (2, {"kind": "untied"}), (3, {"shard": "false"}),
-                                            (2, {"scoring": "together"}), (3, {"scoring": "together", "kind": "untied"} | MANY)],
-                         ids=["2", "3, many passes", "untied", "3, whole copies", "2, together", "3, together, many passes"])
+@pytest.mark.parametrize("world, changes", RUNS.values(), ids=RUNS)
 def test_ranks_are_invisible(tmp_path, world, changes):
     alone = one_iteration(tmp_path, **changes)
     for theirs in on_ranks(tmp_path, world, changes):
-        assert theirs["facts"] == alone["facts"] and theirs["counts"] == alone["counts"] and theirs["judged"] == 0
+        for name in ("facts", "counts"):
+            assert theirs[name] == alone[name], name
+        assert theirs["judged"] == 0
         assert theirs["sharded"] == (changes.get("shard") != "false")
         for name in ("s_hat", "single", "warm", "shares", "norm"):
-            assert alone[name].abs().max() > 0 and torch.allclose(theirs[name], alone[name], rtol=1e-5, atol=1e-6), name
+            assert alone[name].abs().max() > 0, name
+            assert torch.allclose(theirs[name], alone[name], rtol=1e-5, atol=1e-6), name
         for name in ("g_dev", "weights"):
             assert fakes.distance(theirs[name], alone[name]) < 1e-6, name
 
 
 @pytest.mark.parametrize("scoring", ["alone", "together"])
 def test_shards_in_bf16_are_as_near_to_fp32_as_one_process_in_bf16(tmp_path, scoring):
-    """One rounds at every operation, the other whole tensors, so they cannot agree with each other; fp32 says which error is normal."""
-    exact, alone = one_iteration(tmp_path), one_iteration(tmp_path, dtype="bf16")
+    """One rounds at every operation, the other whole tensors, so they cannot agree with each other;
+    fp32 says which error is normal.
+    """
+    exact = one_iteration(tmp_path)
+    alone = one_iteration(tmp_path, dtype="bf16")
     for theirs in on_ranks(tmp_path, 2, {"dtype": "bf16", "scoring": scoring}):
         for name in ("s_hat", "warm", "g_dev", "weights"):
-            normal, ours = (fakes.distance(list(x[name]), list(exact[name])) for x in (alone, theirs))
+            normal = fakes.distance(list(alone[name]), list(exact[name]))
+            ours = fakes.distance(list(theirs[name]), list(exact[name]))
             assert 0 < ours < 2 * normal, name
             assert theirs[name][0].dtype == torch.float32, name
 
@@ -104,18 +143,25 @@ def test_gather_is_the_inverse_of_share(monkeypatch):
             monkeypatch.setattr(ranks, "world", lambda: world)
             monkeypatch.setattr(ranks, "rank", lambda: rank)
             parts.append(ranks.share(items))
-        monkeypatch.setattr(ranks.dist, "all_gather_object", lambda out, part: out.__setitem__(slice(None), parts))
+
+        def gathered(out, part):
+            out[:] = parts
+
+        monkeypatch.setattr(ranks.dist, "all_gather_object", gathered)
         assert ranks.gather(parts[0], 7) == items
-        assert max(map(len, parts)) - min(map(len, parts)) <= 1                                 # nobody waits for more than one item
+        # nobody waits for more than one item
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_no_rank_has_more_to_do_than_another_by_more_than_one_item():
     assert doctest.testmod(ranks).failed == 0
-    for sizes in ([9, 7, 5, 4, 1], [100, 1, 1, 1, 1, 1], [8, 8, 8], [5], [], list(range(40, 0, -3))):
-        for k in (1, 2, 3, 5):
-            order = ranks.evenly(sizes, k)
-            sums = [sum(order[r::k]) for r in range(k)]
-            assert sorted(order, reverse=True) == sizes and max(sums) - min(sums) <= max(sizes, default=0)
+    many = list(range(40, 0, -3))
+    for sizes in ([9, 7, 5, 4, 1], [100, 1, 1, 1, 1, 1], [8, 8, 8], [5], [], many):
+        for R in (1, 2, 3, 5):
+            order = ranks.evenly(sizes, R)
+            sums = [sum(order[r::R]) for r in range(R)]
+            assert sorted(order, reverse=True) == sizes
+            assert max(sums) - min(sums) <= max(sizes, default=0)
 
 
 def test_one_process_needs_no_group():
@@ -126,13 +172,19 @@ def test_one_process_needs_no_group():
 
 
 def test_two_roles_take_turns_on_the_device(make_policy, monkeypatch):
-    """One sleeps from the start; whoever works comes, once the other has left. The same role working again moves nothing."""
+    """One sleeps from the start; whoever works comes, once the other has left. The same role
+    working again moves nothing.
+    """
     roles = {kind: make_policy(kind) for kind in ("tied", "untied")}
     (first, cfg), (second, _) = roles.values()
     moves = []
     for kind, (policy, _) in roles.items():
-        monkeypatch.setattr(policy.net, "to", lambda place, kind=kind: moves.append((kind, str(place))))
-        policy.device = torch.device("cpu", 0)                                                  # a device that is not host memory, by name
+        def to(place, kind=kind):
+            moves.append((kind, str(place)))
+
+        monkeypatch.setattr(policy.net, "to", to)
+        # a device that is not host memory, by name
+        policy.device = torch.device("cpu", 0)
     take_turns(first, second)
     sample(first, PROMPTS, 1, (0,), cfg)
     assert moves == [("untied", "cpu")]
@@ -143,10 +195,15 @@ def test_two_roles_take_turns_on_the_device(make_policy, monkeypatch):
     assert moves[3:] == [("untied", "cpu"), ("tied", "cpu:0")]
 
 
-@pytest.mark.parametrize("gaps, ends", [([0.5] * 300, True), ([0.5] * 3 + [600.0] + [0.5] * 3, False)])
-def test_silence_of_two_minutes_ends_a_run_but_not_after_a_pause_of_one_s_own(monkeypatch, gaps, ends):
-    """The other rank's count never moves: it is dead. Or the whole job was stopped for ten minutes and this rank is the first to go on."""
-    pulse, clock, left = ranks.Pulse.__new__(ranks.Pulse), [0.0], list(gaps)
+@pytest.mark.parametrize("gaps, ends", [
+    ([0.5] * 300, True), ([0.5] * 3 + [600.0] + [0.5] * 3, False)])
+def test_silence_of_two_minutes_ends_a_run_but_not_after_a_pause_of_one_s_own(
+        monkeypatch, gaps, ends):
+    """The other rank's count never moves: it is dead. Or the whole job was stopped for ten minutes
+    and this rank is the first to go on.
+    """
+    clock = [0.0]
+    left = list(gaps)
 
     class Beats:
         def wait(self, seconds):
@@ -156,7 +213,15 @@ def test_silence_of_two_minutes_ends_a_run_but_not_after_a_pause_of_one_s_own(mo
     def leave(code):
         raise SystemExit(code)
 
-    pulse.rank, pulse.world, pulse.ended, pulse.counts = 0, 2, Beats(), lambda mine=0: [len(gaps) - len(left), 7]
+    def counts(mine=0):
+        return [len(gaps) - len(left), 7]
+
+    # without its own __init__, which would look for a store and start the thread
+    pulse = ranks.Pulse.__new__(ranks.Pulse)
+    pulse.rank = 0
+    pulse.world = 2
+    pulse.ended = Beats()
+    pulse.counts = counts
     monkeypatch.setattr(ranks.Pulse, "own", pulse)
     monkeypatch.setattr(ranks.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(ranks.os, "_exit", leave)

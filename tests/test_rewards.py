@@ -4,8 +4,9 @@ import pytest
 import torch
 
 import rewards
-from config import INVALID_SCORES
+import solver
 from data import Question, Rollout
+from rewards import REWARDS
 
 P = torch.arange(9) / 8                                 # 0 to 8 of 8 answers right
 TABLE = {
@@ -16,7 +17,8 @@ TABLE = {
 
 
 def answers_of(*letters):
-    return [Rollout([1], [2], [0.0], True, f"so \\boxed{{{letter}}}" if letter else "no idea") for letter in letters]
+    texts = [f"so \\boxed{{{letter}}}" if letter else "no idea" for letter in letters]
+    return [Rollout([1], [2], [0.0], True, text) for text in texts]
 
 
 def questions_of(*texts):
@@ -30,45 +32,61 @@ def graded(right):
 
 @pytest.mark.parametrize("name", TABLE)
 def test_the_table_of_eight_answers(name):
-    r = graded(range(9))
-    assert torch.allclose(rewards.scores(name, questions_of(*"abcdefghi"), [[]] * 9, r, (0, 1)), torch.tensor(TABLE[name]), atol=5e-5)
+    earned = rewards.scores(name, questions_of(*"abcdefghi"), [[]] * 9, graded(range(9)), (0, 1))
+    assert torch.allclose(earned, torch.tensor(TABLE[name]), atol=5e-5)
 
 
 def test_rzero_without_duplicates_is_the_tent_less_one_share():
     tent = torch.tensor([0, .25, .5, .75, 1, .75, .5, .25, 0])
     alone = torch.ones(9, dtype=torch.long)
-    assert torch.allclose(rewards.rzero(P, alone), (tent - 1 / 9).clamp(min=0))
+    assert torch.allclose(rewards.split_vote(P, alone), (tent - 1 / 9).clamp(min=0))
 
 
 def test_rzero_looks_at_the_majority_and_never_at_the_key():
     questions = questions_of("what is this", "who came first of all")
     answers = [answers_of("A", "A", "B", None), answers_of("C", "C", "C", "C")]
-    assert rewards.majority_share(questions, answers).tolist() == [0.5, 1.0]
+    given = solver.given(questions, answers)
+    assert rewards.majority_share(given) == [0.5, 1.0]
     for r in (torch.zeros(2, 4), torch.ones(2, 4)):
-        assert torch.allclose(rewards.scores("rzero", questions, answers, r, (0, 1)), torch.tensor([0.5, 0.0]))
+        earned = rewards.scores("rzero", questions, given, r, (0, 1))
+        assert torch.allclose(earned, torch.tensor([0.5, 0.0]))
 
 
 def test_the_letter_counts_however_it_is_dressed_and_an_empty_box_is_no_vote():
     answers = answers_of("A", "(A)", "\\text{A}", None, None, None, None, None)
-    assert float(rewards.majority_share(questions_of("q"), [answers])) == 3 / 8
+    assert rewards.majority_share(solver.given(questions_of("q"), [answers])) == [3 / 8]
+
+
+def test_what_an_answer_gave_is_a_letter_or_the_text_in_its_box():
+    """A letter that no choice has is nothing in multiple choice, but a text in free-form."""
+    answers = answers_of("B", "E", "12", None)
+    four, free = questions_of("q")[0], Question("q", [], "12")
+    assert solver.given([four, free], [answers, answers]) == [["B", None, None, None],
+                                                              ["B", "E", "12", None]]
+    assert solver.given([], []) == []
 
 
 def test_near_duplicates_form_one_cluster_whatever_their_order():
-    texts = ["What is the largest of 96, 60 and 8?", "Who came last, Ravi or Bea?", "What is the largest of 96, 60 and 9?", "What is the largest of 96, 60 and 7?"]
-    assert rewards.cluster_sizes(texts).tolist() == [3, 1, 3, 3]
-    assert rewards.cluster_sizes(texts[::-1]).tolist() == [3, 3, 1, 3]
-    assert rewards.cluster_sizes(["a b c"]).tolist() == [1] and rewards.cluster_sizes([]).tolist() == []
+    texts = ["What is the largest of 96, 60 and 8?", "Who came last, Ravi or Bea?",
+             "What is the largest of 96, 60 and 9?", "What is the largest of 96, 60 and 7?"]
+    assert rewards.cluster_sizes(texts) == [3, 1, 3, 3]
+    assert rewards.cluster_sizes(texts[::-1]) == [3, 3, 1, 3]
+    assert rewards.cluster_sizes(["a b c"]) == [1] and rewards.cluster_sizes([]) == []
 
 
 def test_linkage_is_average_and_not_single(monkeypatch):
-    """Three in a chain, 0.4 apart, 0.9 end to end: joining two leaves the third at (0.4 + 0.9) / 2 = 0.65, too far."""
+    """Three in a chain, 0.4 apart, 0.9 end to end.
+
+    Joining two leaves the third at (0.4 + 0.9) / 2 = 0.65, too far.
+    """
     chain = np.array([[0, .4, .9], [.4, 0, .41], [.9, .41, 0]])
     monkeypatch.setattr(rewards, "bleu_distances", lambda texts: chain.copy())
-    assert rewards.cluster_sizes(["a", "b", "c"]).tolist() == [2, 2, 1]
+    assert rewards.cluster_sizes(["a", "b", "c"]) == [2, 2, 1]
 
 
 def test_bleu_counts_a_repeated_word_only_as_often_as_it_is_there():
-    same, repeated = rewards.bleu_distances(["the cat sat on the mat", "The cat sat on the mat"]), rewards.bleu_distances(["the the the the", "the cat sat down"])
+    same = rewards.bleu_distances(["the cat sat on the mat", "The cat sat on the mat"])
+    repeated = rewards.bleu_distances(["the the the the", "the cat sat down"])
     assert same[0, 1] == 0
     # one shared word of four, no longer n-gram: (1/4 * .1/3 * .1/2 * .1/1) ^ (1/4)
     assert repeated[0, 1] == pytest.approx(1 - (1 / 4 * .1 / 3 * .1 / 2 * .1) ** 0.25)
@@ -79,21 +97,51 @@ def test_a_shorter_text_pays_the_brevity_penalty():
     assert rewards.bleu_score([4, 3, 2, 1], 4, 3) == 1
 
 
-def test_random_is_the_same_for_the_same_key_and_moves_with_the_iteration():
+def test_random_is_the_same_for_the_same_words_and_moves_with_the_iteration():
     questions = questions_of(*"abcd")
-    draw = lambda *key: rewards.scores("random", questions, None, None, key)
-    assert torch.equal(draw(0, 1), draw(0, 1)) and not torch.equal(draw(0, 1), draw(0, 2)) and not torch.equal(draw(0, 1), draw(1, 1))
+
+    def draw(*seed_words):
+        return rewards.scores("random", questions, None, torch.zeros(4, 8), seed_words)
+
+    assert torch.equal(draw(0, 1), draw(0, 1))
+    assert not torch.equal(draw(0, 1), draw(0, 2)) and not torch.equal(draw(0, 1), draw(1, 1))
     assert bool(((draw(0, 1) >= 0) & (draw(0, 1) < 1)).all())
+    assert draw(0, 1).dtype == torch.float32
 
 
 def test_what_could_not_be_checked_is_left_out_of_the_share():
     r = torch.tensor([[1.0, 0.0, float("nan"), float("nan")], [float("nan")] * 4])
-    assert rewards.scores("learnability", questions_of("a", "b"), [[], []], r, (0, 1)).tolist() == [1.0, 0.0]
+    earned = rewards.scores("learnability", questions_of("a", "b"), [[], []], r, (0, 1))
+    assert earned.tolist() == [1.0, 0.0]
 
 
-def test_every_reward_of_the_config_is_here_and_a_wrong_name_is_said():
-    for name in set(INVALID_SCORES) - {"influence", "fixed"}:
-        answers = [answers_of("A", "B")]
-        assert rewards.scores(name, questions_of("q"), answers, torch.tensor([[1.0, 0.0]]), (0, 1)).shape == (1,)
-    with pytest.raises(ValueError, match="'spicy' is unknown"):
-        rewards.scores("spicy", [], [], torch.zeros(0, 8), (0, 1))
+def test_every_reward_with_a_function_scores_and_a_wrong_name_is_said():
+    r = torch.tensor([[1.0, 0.0]])
+    for name in set(REWARDS) - {"influence", "fixed"}:
+        assert rewards.scores(name, questions_of("q"), [["A", "B"]], r, (0, 1)).shape == (1,)
+    for name in ("spicy", "influence", "fixed"):
+        with pytest.raises(ValueError, match=f"'{name}' is unknown; expected one of spice, rzero"):
+            rewards.scores(name, [], [], torch.zeros(0, 8), (0, 1))
+
+
+@pytest.mark.parametrize("name", ["spice", "rzero", "azr", "learnability", "random"])
+@pytest.mark.parametrize("m", [0, 8])
+def test_an_iteration_without_a_valid_question_pays_nobody(name, m):
+    assert rewards.scores(name, [], [], torch.zeros(0, m), (0, 1)).shape == (0,)
+
+
+def test_an_invalid_draft_loses_something_under_spice_and_azr_alone():
+    invalid = {name: score for name, (_, score) in REWARDS.items()}
+    assert invalid == {"influence": 0.0, "spice": -0.1, "rzero": 0.0, "azr": -1.0,
+                       "learnability": 0.0, "random": 0.0, "fixed": 0.0}
+
+
+def test_a_reward_of_ones_own_is_a_function_and_a_line_of_the_table(monkeypatch):
+    """Here: the share of different answers, whatever the key says."""
+    def variety(p, questions, given, *_):
+        return p.new_tensor([len(set(group)) / len(group) for group in given])
+
+    monkeypatch.setitem(REWARDS, "variety", (variety, -0.5))
+    earned = rewards.scores("variety", questions_of("a", "b"), [["A", "B"], ["A", "A"]],
+                            torch.zeros(2, 2), (0, 1))
+    assert earned.tolist() == [1.0, 0.5]

@@ -1,69 +1,93 @@
-"""The warm start: demonstrations are rendered with the project's own prompts, and what is taught is what the parsers read."""
+"""The warm start: demonstrations are rendered with the project's own prompts, and what is taught is
+what the parsers read.
+"""
 import itertools
 import json
 
 import pytest
 import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 import generator
 import solver
-import toy
 import warmup
 from data import InputError, Question
+from engine.demonstrations import load_demos
+from toy import make
 
-DEMO = {"content": "Iron rusts.", "question_text": "What does iron do in rain?", "choices": ["It melts", "It rusts", "It sings", "It burns"],
-        "ground_truth": "It rusts"}
+DEMO = {
+    "content": "Iron rusts.",
+    "question_text": "What does iron do in rain?",
+    "choices": ["It melts", "It rusts", "It sings", "It burns"],
+    "ground_truth": "It rusts"}
+
+
+def tiny_model(tokenizer):
+    torch.manual_seed(0)
+    shape = Qwen3Config(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, head_dim=16, pad_token_id=0)
+    return Qwen3ForCausalLM(shape).eval()
 
 
 def test_a_demonstration_reads_back_as_the_question_and_the_letter():
+    question = Question(DEMO["question_text"], DEMO["choices"], "It rusts")
+
     prompt, response = warmup.generator_pair(DEMO)
     assert "Iron rusts." in prompt
-    assert generator.parse_question(response) == (Question(DEMO["question_text"], DEMO["choices"], "It rusts"), None)
+    assert generator.parse_question(response) == (question, None)
+
     prompt, response = warmup.solver_pair(DEMO)
-    assert prompt == solver.prompt_text(Question(DEMO["question_text"], DEMO["choices"], "It rusts"))
+    assert prompt == solver.prompt_text(question)
     assert solver.extract_answer(response, 4) == "B"
 
 
 def test_only_the_response_and_its_end_carry_loss():
-    tokenizer = toy.make_tokenizer()
+    tokenizer = make.make_tokenizer()
     pair = ("What is 1 plus 2?", "The answer is 3")
     ids, labels = warmup.encode_pair(tokenizer, pair)
+
     learned = [i for i in labels if i != -100]
-    assert tokenizer.convert_ids_to_tokens(learned) == ["The", "answer", "is", "3", "<|end|>"]
+    words = tokenizer.convert_ids_to_tokens(learned)
+    assert words == ["The", "answer", "is", "3", "<|end|>"]
     assert ids[-len(learned):] == learned and len(ids) == len(labels)
 
 
 def test_padding_and_company_do_not_change_the_loss():
-    tokenizer = toy.make_tokenizer()
+    tokenizer = make.make_tokenizer()
     model = tiny_model(tokenizer)
-    pairs = [("What is 1 plus 2?", "The answer is 3"), ("What is 10 plus 2?", "12"), ("Who came first?", "The answer is Tom and Bea")]
-    together, n = warmup.batch_loss(model, tokenizer, pairs)
-    apart = [warmup.batch_loss(model, tokenizer, [pair]) for pair in pairs]
-    assert n == sum(k for _, k in apart)
+    pairs = [
+        ("What is 1 plus 2?", "The answer is 3"),
+        ("What is 10 plus 2?", "12"),
+        ("Who came first?", "The answer is Tom and Bea")]
+
+    together, n = warmup.pass_loss(model, tokenizer, pairs)
+    apart = [warmup.pass_loss(model, tokenizer, [pair]) for pair in pairs]
+    assert n == sum(tokens for _, tokens in apart)
     assert torch.allclose(together, sum(loss for loss, _ in apart), rtol=1e-5)
 
 
 def test_fit_learns_what_it_is_shown():
-    tokenizer = toy.make_tokenizer()
+    tokenizer = make.make_tokenizer()
     model = tiny_model(tokenizer)
-    pairs = [("What is 1 plus 2?", "The answer is 3"), ("What is 2 plus 2?", "The answer is 4")]
-    before = warmup.batch_loss(model, tokenizer, pairs)[0].item()
+    pairs = [
+        ("What is 1 plus 2?", "The answer is 3"),
+        ("What is 2 plus 2?", "The answer is 4")]
+
+    before = warmup.pass_loss(model, tokenizer, pairs)[0].item()
     warmup.fit(model, tokenizer, itertools.repeat([pairs]), 60, lr=1e-2)
-    assert warmup.batch_loss(model, tokenizer, pairs)[0].item() < 0.1 * before
+    assert warmup.pass_loss(model, tokenizer, pairs)[0].item() < 0.1 * before
 
 
-@pytest.mark.parametrize("change, fragment", [({"content": ""}, "content"), ({"content": 5}, "content"), ({"choices": None}, "choices"),
-                                              ({"ground_truth": "It flies"}, "It flies")])
+@pytest.mark.parametrize("change, fragment", [
+    ({"content": ""}, "content"),
+    ({"content": 5}, "content"),
+    ({"choices": None}, "choices"),
+    ({"ground_truth": "It flies"}, "It flies"),
+])
 def test_a_bad_demonstration_is_one_clear_line(tmp_path, change, fragment):
     path = tmp_path / "demos.jsonl"
     path.write_text(json.dumps(DEMO) + "\n" + json.dumps(DEMO | change) + "\n")
     with pytest.raises(InputError, match="line 2") as error:
-        warmup.load_demos(str(path))
+        load_demos(str(path))
     assert fragment in str(error.value) and "\n" not in str(error.value)
-
-
-def tiny_model(tokenizer):
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-    torch.manual_seed(0)
-    return Qwen3ForCausalLM(Qwen3Config(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-                                        num_key_value_heads=2, head_dim=16, pad_token_id=0)).eval()

@@ -1,0 +1,72 @@
+"""What warmup.py is asked to do: its command line, and the demonstrations of a file.
+
+    words --read_arguments--> arguments --load_demos--> [demonstration], all readable
+
+A demonstration is {content, question_text, choices, ground_truth}. Needs no torch, so that --help,
+a misspelt flag, a missing file and a run folder in place of a model are answered at once.
+"""
+import argparse
+import sys
+
+from data import InputError
+from engine import flags
+from engine.readers import load_items, read_question
+
+
+def from_command_line(about):
+    """-> (arguments, demonstrations), or one line on stderr and exit code 2."""
+    try:
+        return asked(None, about)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def asked(argv, about=None):
+    """Words as in read_arguments -> (arguments, demonstrations). Raises InputError."""
+    args = read_arguments(argv, about)
+    args.model = flags.find_model("model", args.model)
+    return args, load_demos(args.demos)[:args.limit]
+
+
+def read_arguments(argv, about=None):
+    """A list of words, or None for the command line -> its arguments."""
+    parser = argparse.ArgumentParser(
+        prog="warmup.py", description=about,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--model", required=True, help="model folder, hub id or short name to start from")
+    add("--demos", required=True,
+        help="JSON or JSONL of {content, question_text, choices, ground_truth}")
+    add("--out", required=True, help="folder to write")
+    add("--epochs", type=float, default=1.0, help="how often each is shown (default 1)")
+    add("--batch", type=int, default=4, help="demonstrations per step (default 4)")
+    add("--lr", type=float, default=1e-4, help="peak learning rate (default 1e-4)")
+    add("--limit", type=int, help="only the first so many demonstrations")
+    add("--threads", type=int, default=0, help="CPU threads (0: torch's default)")
+    return parser.parse_args(argv)
+
+
+# ---------------------------------------------------------------- the file
+
+def load_demos(path):
+    """A JSON or JSONL file -> list of demonstrations, checked like a question file.
+
+    Raises InputError.
+    """
+    return load_items(path, ("question_id", "id"), read_demo)
+
+
+def read_demo(item, number, where):
+    question = read_question(item, number, where)
+    content = item.get("content")
+    if not isinstance(content, str) or not content.strip():
+        raise InputError(f"{where}: 'content' is missing or empty, "
+                         "expected the document the question was written from")
+    if not question.choices:
+        raise InputError(f"{where}: no 'choices', expected a multiple-choice question")
+    return {
+        "content": content,
+        "question_text": question.question_text,
+        "choices": question.choices,
+        "ground_truth": question.ground_truth}

@@ -1,0 +1,216 @@
+"""Loads a model and its tokenizer, and refuses at the start what would silently compute something
+else.
+
+Weights are read from safetensors only: a pickle can run code. A model's own code is never run.
+"""
+import copy
+import ctypes
+import logging
+import os
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from data import InputError, Rollout
+from engine.cache import Running
+from engine.logps import tree_logps
+from engine.packing import pack
+
+# Their progress bars and warnings of five retries; ours say what is loaded.
+transformers.logging.disable_progress_bar()
+logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+
+# What loading a damaged folder raises, and what a forward pass of a model that is not ours does.
+UNFIT = (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError)
+UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+
+
+# ---------------------------------------------------------------- from a folder or the hub
+
+def load_model(path):
+    """A model folder or hub id -> (model in fp32 in host memory, tokenizer). InputError if it
+    cannot be loaded whole.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            path, dtype=torch.float32, use_safetensors=True, attn_implementation="sdpa",
+            output_loading_info=True)
+    except UNLOADABLE as error:
+        why = " ".join(str(error).split())[:200]
+        raise InputError(f"model {path}: cannot be loaded as a Hugging Face model folder or hub id "
+                         f"({why})")
+    missing = sorted(info["missing_keys"])
+    # transformers would fill them with noise
+    if missing:
+        raise InputError(f"model {path}: {len(missing)} weights are missing, {missing[0]} among "
+                         "them")
+    # eval: dropout would make log-probs differ from the sampler's
+    return model.eval(), tokenizer
+
+
+# ---------------------------------------------------------------- chat format
+
+def chat_text(tokenizer, text):
+    """A user message -> the text the model continues.
+
+    By the tokenizer's own chat template, or in a plain frame where a base tokenizer has none.
+    """
+    if tokenizer.chat_template:
+        message = {"role": "user", "content": text}
+        return tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+    return f"{text}\n\nAnswer:\n"
+
+
+def chat_ids(tokenizer, text):
+    """A user message -> prompt token ids.
+
+    The template writes its own special tokens; only the plain frame lets the tokenizer add them.
+    """
+    special = not tokenizer.chat_template
+    return tokenizer(chat_text(tokenizer, text), add_special_tokens=special).input_ids
+
+
+def chat_stop_ids(tokenizer):
+    """The tokens that end a response, first the one that ends a turn in the chat template.
+
+    Qwen3-Base names <|endoftext|> as EOS but its template ends turns with <|im_end|>: a sampler
+    that knows only one of them runs on to the length limit.
+    """
+    stops = [tokenizer.eos_token_id]
+    if tokenizer.chat_template:
+        marker = "INFUSER"
+        messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": marker}]
+        turn = tokenizer.apply_chat_template(messages, tokenize=False)
+        end = turn[turn.rindex(marker) + len(marker):]
+        after = tokenizer(end, add_special_tokens=False).input_ids
+        stops = [i for i in after if i in tokenizer.all_special_ids][:1] + stops
+    return list(dict.fromkeys(i for i in stops if i is not None))
+
+
+def stop_ids_of(model, tokenizer):
+    """chat_stop_ids, and what the model's generation config adds."""
+    stops = chat_stop_ids(tokenizer)
+    extra = model.generation_config.eos_token_id
+    extra = extra if isinstance(extra, list) else [extra]
+    return stops + [i for i in extra if i is not None and i not in stops]
+
+
+# ---------------------------------------------------------------- where it lives
+
+def device_of(cfg):
+    """cpu, or this rank's GPU."""
+    if cfg.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch sees no GPU; leave it out, or install the CUDA "
+                         "build of torch")
+    if cfg.device == "cpu" or (cfg.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def keep_memory():
+    """Let freed memory stay with the process, where the C library is glibc.
+
+    It would give large tensors back to the system and fault them in again. Fresh memory costs more
+    than what is computed in it, and two ranks that ask for it at once wait for each other (LOG.md).
+    Peaks stay as they are.
+    """
+    if os.name != "posix":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        # malloc.h: M_TRIM_THRESHOLD never; M_MMAP_MAX none
+        mallopt(-1, -1)
+        mallopt(-4, 0)
+
+
+def layers_of(model):
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+
+def layer_weights(model):
+    """How many parameters are matrices of the layers, for counting FLOPs."""
+    n = 0
+    for name, p in model.named_parameters():
+        if p.dim() == 2 and "embed" not in name and "lm_head" not in name:
+            n += p.numel()
+    return n
+
+
+def copy_with(model, weights, trains=False):
+    """A copy of a model around other tensors, in the order of its parameters.
+
+    With `trains` those require gradients that do in the model. model.to() would round the rotary
+    frequencies too.
+    """
+    known = {}
+    for p, w in zip(model.parameters(), weights):
+        known[id(p)] = torch.nn.Parameter(w, requires_grad=trains and p.requires_grad)
+    return copy.deepcopy(model, known)
+
+
+# ---------------------------------------------------------------- what is refused
+
+def check_model(policy, cfg):
+    """Refuse what would silently compute something else, or stop in the middle of a run."""
+    config = policy.model.config.get_text_config()
+    name = f"--model {config.model_type}"
+    kinds = set(getattr(config, "layer_types", None) or ())
+    odd = sorted(kinds - {"full_attention", "sliding_attention"})
+    # linear layers carry state from one packed answer into the next, whatever the mask says
+    if odd:
+        raise InputError(f"{name}: layers of kind {', '.join(odd)} cannot be packed; not supported")
+    if not policy.stop_ids:
+        raise InputError(f"{name}: neither its tokenizer nor its generation config names a token "
+                         "that ends a response")
+
+    hint = ""
+    if policy.recomputed:
+        hint = " (dropout, which --grad_checkpoint turns on in its layers?)"
+    try:
+        fine = agrees(policy, cfg)
+        why = f"with trees and our cache its log-probs are not its own{hint}"
+    except UNFIT as error:
+        fine = False
+        reason = " ".join(str(error).split())[:120]
+        why = f"its layers do not take trees and our cache ({reason})"
+    if not fine:
+        raise InputError(f"{name}: {why}; not supported")
+
+
+@torch.no_grad()
+def agrees(policy, cfg):
+    """Are the log-probs of a tree, and of a sampling step behind a padded prompt, those of the
+    model's own logits?
+
+    That tries masks, positions and head. On a few tokens, in fp32, with the weights where they are
+    before they are cut into shards.
+    """
+    plain = copy.copy(policy)
+    plain.bf16, plain.sharded, plain.device = False, False, policy.model.device
+    model, first = policy.model, policy.stop_ids[0]
+
+    def tensor(numbers):
+        return torch.tensor(numbers, device=plain.device)
+
+    def own(ids):
+        logits = model(tensor([ids]), use_cache=False).logits[0]
+        return logits.float().log_softmax(-1)                                       # (L, V)
+
+    # a common beginning, then a branch
+    prompt, answers = [first, 0], [[1, 0, 2], [1, 2, 0]]
+    tree, = pack([Rollout(prompt, answer, [], True, "") for answer in answers], 0, 2)
+    in_tree = tree_logps(plain, [tree], 1.0, cfg)
+    alone = [own(prompt + answer)[1:-1].gather(1, tensor([answer]).T)[:, 0] for answer in answers]
+
+    running = Running(model, plain.device)
+    running.join([[first, 0, 1], [first]], 1, [(0, 0), (1, 0)])
+    running.step(tensor([2, 2]))
+    head = model.get_output_embeddings()
+    sampled = head(running.hidden).float().log_softmax(-1)                          # (2, V)
+    expected = own([first, 0, 1, 2])[-1], own([first, 2])[-1]
+
+    return torch.allclose(torch.cat([in_tree, *sampled]), torch.cat([*alone, *expected]), atol=1e-3)

@@ -1,0 +1,227 @@
+"""How much memory and disk a run on one process takes, and one line where there is less.
+
+    memory   BASE + 12 (P + P_gen) + the larger of
+                 4 P + activations + logits        an update, or scoring beside g_dev
+                 KV cache                          sampling
+    disk     12 (P + P_gen) a checkpoint: three at a time while one is written, one at the end;
+             4 (P + P_gen) the models of the end, and each pair that --save_every keeps
+
+    code         symbol  meaning
+    P, P_gen             parameters of the solver, of the generator: 4 bytes each for the weight and
+                         for AdamW's m and v
+    activations          tokens_at_once tokens, each b (6 H + 4 A + 4 I) in every layer
+    logits               12 V bytes for each of at most logp_chunk predictions
+    KV cache             2 l K b for each token of rows_at_once rows
+
+H hidden, I intermediate, A and K heads and key-value heads times their size, l layers, V words
+of the vocabulary, b = 4 bytes. Passes are taken as full and responses at their limit, so most runs
+stay below: a model of 135 million parameters was seen to take 7.2 GB of the 10.7 that its preset
+may. tools/plan.py has the whole account, stage by stage; this one is within a quarter of it
+(tests/test_room.py).
+"""
+import math
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from data import InputError
+from engine import ranks
+from engine.models import device_of, layer_weights
+
+# Python, torch and transformers, before any weight.
+BASE = 0.5e9
+
+
+# ---------------------------------------------------------------- the sizes of a model
+
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """What formulas need of a model; engine/packing.py takes it for a policy."""
+    name: str
+    model: object       # without memory
+    P: int              # parameters, tied ones once
+    P_l: int            # of one layer
+    layer_weights: int  # W: in the matrices of all layers
+    layers: int         # l
+    H: int
+    I: int
+    A: int
+    K: int
+    V: int
+    tied: bool          # embedding and head
+    qk_norm: bool
+
+    @property
+    def W(self):
+        return self.layer_weights
+
+    @property
+    def N(self):
+        """The largest tensor."""
+        return self.V * self.H
+
+    @property
+    def P_rest(self):
+        """Outside the layers."""
+        return self.P - self.layers * self.P_l
+
+
+def shape_of(config, name):
+    """transformers' config -> Shape. The model is laid out without memory, to count parameters."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    c = config.get_text_config()
+    head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    return Shape(
+        name, model, P=sum(sizes.values()),
+        P_l=sum(n for name, n in sizes.items() if ".layers.0." in name),
+        layer_weights=layer_weights(model), layers=c.num_hidden_layers,
+        H=c.hidden_size, I=c.intermediate_size, A=c.num_attention_heads * head_dim,
+        K=c.num_key_value_heads * head_dim, V=c.vocab_size, tied=bool(c.tie_word_embeddings),
+        qk_norm=any("q_norm" in name for name in sizes))
+
+
+def read_shape(path):
+    """A model folder or hub id -> Shape, its config.json read. Raises OSError or ValueError."""
+    return shape_of(AutoConfig.from_pretrained(path), os.path.basename(os.path.normpath(path)))
+
+
+# ---------------------------------------------------------------- what a run takes
+
+# Of the upper bound, since passes are seldom full: SmolLM2-135M took 7.2 GB of 10.7. Between this
+# share and the whole a run may or may not fit: it is told what is free, and starts.
+CERTAIN = 0.6
+
+def needs(P, cfg, shape, P_gen=None):
+    """-> (bytes of memory, bytes on disk) at the worst moments.
+
+    P, P_gen: parameters of the solver, and of the generator, which has as many unless given.
+    """
+    both = P + (P if P_gen is None else P_gen)
+    at_work = max(4 * P + of_a_pass(shape, cfg), of_a_cache(shape, cfg))
+    return BASE + 12 * both + at_work, on_disk(both, cfg)[0]
+
+
+def of_a_pass(s, cfg):
+    """Activations and logits of a pass that is full."""
+    X = cfg.tokens_at_once
+    layer = 4 * (6 * s.H + 4 * s.A + 4 * s.I) * X
+    kept = layer + 4 * s.layers * s.H * X if cfg.grad_checkpoint else s.layers * layer
+    return kept + 12 * s.V * min(X, cfg.logp_chunk)
+
+
+def of_a_cache(s, cfg):
+    rows = max(cfg.rows_at_once, cfg.answers_per_question)
+    return 8 * s.layers * s.K * rows * (cfg.max_prompt_tokens + cfg.max_response_tokens)
+
+
+def on_disk(both, cfg):
+    """Parameters of both roles -> (most bytes at one time, bytes that are left at the end)."""
+    saves = math.ceil(cfg.iterations / cfg.checkpoint_every)
+    kept = 4 * both * (1 + cfg.iterations // cfg.save_every) if cfg.save_every else 0
+    a_save = 12 * both * min(saves, 3)
+    # the models are written before the checkpoint before the last goes
+    the_end = 12 * both * min(saves, 2) + 4 * both
+    return kept + max(a_save, the_end), kept + 16 * both
+
+
+# ---------------------------------------------------------------- is there so much
+
+def free_memory():
+    """Bytes that programs can still have, or None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return 1024 * int(found[0]) if found else None
+
+
+def free_disk(run):
+    """Bytes free where a run's folder is or will be, with those that its own checkpoints hold."""
+    folder = Path(run).absolute()
+    own = [path.stat().st_size for path in folder.glob("checkpoint*/**/*") if path.is_file()]
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free + sum(own)
+
+
+def refuse(cfg, P=None):
+    """Raises InputError of one line where free memory or disk cannot hold a run of cfg.
+
+    P: parameters of the solver, counted by its config unless given. Memory is looked at on a CPU
+    with one process only. A model that cannot be read is left to whoever loads it.
+    """
+    sizes = sizes_of(cfg, P)
+    if sizes and ranks.world() == 1 and device_of(cfg).type == "cpu":
+        refuse_memory(*sizes)
+    if sizes:
+        refuse_disk(*sizes)
+
+
+def takes(cfg, P=None):
+    """One line to say before a run: what it may take and leave; None if no model can be read."""
+    sizes = sizes_of(cfg, P)
+    if sizes is None:
+        return None
+    P, _, shape, P_gen = sizes
+    memory, disk = needs(*sizes)
+    left, free = on_disk(P + (P_gen or P), cfg)[1], free_memory()
+    short = f" ({gb(free)} are free)" if free is not None and memory > free else ""
+    return (f"takes up to {gb(memory)} of memory{short} on one process, and on disk up to "
+            f"{gb(disk)}, of which {gb(left)} stay")
+
+
+def sizes_of(cfg, P=None):
+    """-> the arguments of needs, from the configs of both models; None if one cannot be read."""
+    try:
+        shape = read_shape(cfg.model)
+        same = cfg.generator_anchor == cfg.model
+        P_gen = None if same else read_shape(cfg.generator_anchor).P
+    except (OSError, ValueError):
+        return None
+    return P or shape.P, cfg, shape, P_gen
+
+
+def refuse_memory(P, cfg, shape, P_gen):
+    memory, free = needs(P, cfg, shape, P_gen)[0], free_memory()
+    if free is None or CERTAIN * memory <= free:
+        return
+    advice = "give a smaller --model"
+    for tokens, rows in smaller(cfg):
+        less = replace(cfg, tokens_at_once=tokens, rows_at_once=rows)
+        if CERTAIN * needs(P, less, shape, P_gen)[0] <= free:
+            advice = f"--tokens_at_once {tokens} --rows_at_once {rows} would fit"
+            break
+    raise InputError(f"model {cfg.model}: the run needs up to {gb(memory)} of memory, "
+                     f"{gb(free)} are free; {advice}")
+
+
+def smaller(cfg):
+    """Half of (tokens, rows) at once, a quarter, and so on, down to what is still of use."""
+    tokens, rows = cfg.tokens_at_once, cfg.rows_at_once
+    while tokens > 256 or rows > cfg.answers_per_question:
+        tokens = max(tokens // 2, min(tokens, 256))
+        rows = max(rows // 2, min(rows, cfg.answers_per_question))
+        yield tokens, rows
+
+
+def refuse_disk(P, cfg, shape, P_gen):
+    disk, free = needs(P, cfg, shape, P_gen)[1], free_disk(cfg.run)
+    if disk <= free:
+        return
+    advice = "give an --output_dir on another disk"
+    once = replace(cfg, checkpoint_every=cfg.iterations)
+    if needs(P, once, shape, P_gen)[1] <= free:
+        advice += f", or --checkpoint_every {cfg.iterations}"
+    raise InputError(f"run {cfg.run}: needs up to {gb(disk)} on disk, {gb(free)} are free; "
+                     f"{advice}")
+
+
+def gb(x):
+    return f"{x / 1e9:.1f} GB"

@@ -1,0 +1,195 @@
+"""Samples n responses to each prompt, with random numbers that belong to rows.
+
+    token = inverse of the cumulative distribution at u,     u = uniform(seed of the row, t)
+
+    code         shape    meaning
+    prompts      (P,)     token ids; n responses to each, so P n rows
+    seed_words            (seed, iteration, role, stage): what tells a draw from all others, with
+                          the row's number behind it
+    u            (R,)     one uniform number for each row that is being sampled
+    logits       (R, V)   over the V words of the vocabulary
+
+A row's numbers depend on its seed words alone: the rows beside it, the number of ranks and a resume
+change nothing. Prompts are read once, whatever n; finished rows leave the batch and its cache,
+waiting prompts join (engine/cache.py). A sampler of your own is a file engine/NAME_sampler.py, and
+its name in config.py.
+
+Ours, where the paper leaves it open: a response also ends at the token that ends a turn in the chat
+template. top_p and top_k are for evaluation; the loss assumes all tokens.
+"""
+import hashlib
+import importlib
+import itertools
+
+import numpy as np
+import torch
+
+from data import Rollout
+from engine import ranks
+from engine.cache import Running
+from engine.progress import bar as progress_bar
+
+
+# ---------------------------------------------------------------- random numbers of rows
+
+def row_seed(*seed_words):
+    """(seed, iteration, role, stage, row) -> a 64-bit number, the only source of the row's draws.
+    """
+    digest = hashlib.blake2b(repr(seed_words).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def uniforms(seeds, t):
+    """(R,) uint64 seeds, (R,) token numbers -> (R,) numbers in [0, 1): splitmix64, which has no
+    state.
+    """
+    with np.errstate(over="ignore"):
+        z = seeds + (t.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return (z >> np.uint64(11)).astype(np.float64) * 2.0 ** -53
+
+
+# ---------------------------------------------------------------- one token for each row
+
+def choose(logits, u, temperature, top_p, top_k):
+    """(R, V) logits, (R,) uniforms -> (R,) tokens, (R,) log-probs at the temperature.
+
+    Temperature 0 is greedy, with log-probs at temperature 1. The log-prob is that of the whole
+    distribution, whatever top_p and top_k leave of it.
+    """
+    if temperature == 0:
+        logp = torch.log_softmax(logits.float(), dim=-1)
+        token = logp.argmax(dim=-1)
+        return token, logp.gather(1, token[:, None])[:, 0]
+
+    logp = torch.log_softmax(logits.float() / temperature, dim=-1)                  # (R, V)
+    p = logp.exp()
+    if top_k or top_p < 1:
+        p = truncated(p, top_p, top_k)
+    mass = p.cumsum(dim=-1)
+    point = u.to(mass.dtype)[:, None] * mass[:, -1:]                                # (R, 1)
+    token = torch.searchsorted(mass, point, right=True)[:, 0]
+    # rounding must not pick a token of probability 0
+    last = p.shape[1] - 1 - (p.flip(1) > 0).int().argmax(dim=1)
+    token = torch.minimum(token, last)
+    return token, logp.gather(1, token[:, None])[:, 0]
+
+
+def truncated(p, top_p, top_k):
+    """(R, V) probabilities -> the same with 0 outside top_k, and outside top_p of what top_k left,
+    as in transformers and vLLM.
+    """
+    p_sorted, order = p.sort(dim=-1, descending=True)
+    if top_k:
+        p_sorted[:, top_k:] = 0
+    mass = p_sorted.cumsum(dim=-1)
+    p_sorted[mass - p_sorted >= top_p * mass[:, -1:]] = 0
+    return torch.zeros_like(p).scatter_(1, order, p_sorted)
+
+
+# ---------------------------------------------------------------- the loop
+
+def sample(policy, prompts, n, seed_words, cfg, temperature=None, top_p=None, top_k=None,
+           what="sample"):
+    """P prompts (token ids) -> (P, n) rollouts.
+
+    A response ends with a stop token, which is kept (EOS is trained), or at cfg.max_response_tokens
+    (finished=False). temperature, top_p, top_k: where they differ from training's.
+    """
+    if not prompts:
+        return []
+    policy.wake()
+    temperature = cfg.temperature if temperature is None else temperature
+    top_p = cfg.top_p if top_p is None else top_p
+    top_k = cfg.top_k if top_k is None else top_k
+    mine = ranks.share(list(range(len(prompts))))
+    draw = temperature, top_p, top_k
+    if cfg.sampler == "plain":
+        done = plain(policy, prompts, mine, n, seed_words, cfg, draw, what)
+    else:
+        # A guest, imported only when asked for: engine/NAME_sampler.py with a function `sample`.
+        guest = importlib.import_module(f"engine.{cfg.sampler}_sampler")
+        seeds = [row_seed(*seed_words, i * n) for i in mine]
+        done = guest.sample(policy, [prompts[i] for i in mine], n, seeds, cfg, draw)
+
+    # Rollouts travel without prompts, which every rank has.
+    rollouts = []
+    for prompt, rows in zip(prompts, ranks.gather(done, len(prompts))):
+        rollouts.append([Rollout(prompt, *row) for row in rows])
+    return rollouts
+
+
+@torch.no_grad()
+def plain(policy, prompts, mine, n, seed_words, cfg, draw, what):
+    """The prompts numbered in `mine` -> for each, n tuples (tokens, log-probs, finished, text).
+
+    The batch is kept at about cfg.rows_at_once rows, never less than one prompt's n. Prompts are
+    taken longest first, which keeps the padding short. draw: (temperature, top_p, top_k).
+    """
+    queue = sorted(mine, key=lambda i: -len(prompts[i]))
+    rows = names(mine, n)
+    tokens = {row: [] for row in rows}
+    logps = {row: [] for row in rows}
+    seeds = {(i, j): row_seed(*seed_words, i * n + j) for i, j in rows}
+    stops = set(policy.stop_ids)
+    bar = progress_bar(total=len(rows), desc=what, unit="row")
+
+    with policy.sampling_model() as model, bar:
+        head, running = model.get_output_embeddings(), Running(model, policy.device)
+        while queue or running.rows:
+            # Waiting prompts join.
+            longest = len(prompts[queue[0]]) if queue else 0
+            room = joining(longest, len(running.rows), n, cfg.rows_at_once, cfg.tokens_at_once)
+            if room:
+                taken, queue = queue[:room], queue[room:]
+                running.join([prompts[i] for i in taken], n, names(taken, n))
+
+            # One token for every row.
+            t = np.array([len(tokens[row]) for row in running.rows])
+            u = uniforms(np.array([seeds[row] for row in running.rows], dtype=np.uint64), t)
+            u = torch.from_numpy(u).to(policy.device)
+            token, logp = choose(head(running.hidden), u, *draw)                    # (R,), (R,)
+
+            # Finished rows leave; the others read their token.
+            going = []
+            for r, (row, a, lp) in enumerate(zip(running.rows, token.tolist(), logp.tolist())):
+                tokens[row].append(a)
+                logps[row].append(lp)
+                if a not in stops and len(tokens[row]) < cfg.max_response_tokens:
+                    going.append(r)
+            if len(going) < len(running.rows):
+                bar.update(len(running.rows) - len(going))
+                token = token[going]
+                running.keep(going)
+            if going:
+                running.step(token)
+
+    texts = policy.tokenizer.batch_decode(list(tokens.values()), skip_special_tokens=True)
+    texts = dict(zip(tokens, texts))
+
+    done = []
+    for i in mine:
+        rows = names([i], n)
+        done.append([(tokens[row], logps[row], tokens[row][-1] in stops, texts[row])
+                     for row in rows])
+    return done
+
+
+def joining(longest, running, n, rows_at_once, tokens_at_once):
+    """Tokens of the longest prompt that waits (0: none does), rows that run -> how many prompts
+    may join now.
+
+    They join a quarter of the batch at a time and not row by row. The longest comes first, and so
+    it bounds the prefill.
+    """
+    room = (rows_at_once - running) // n
+    if not longest or (running and room * n * 4 < rows_at_once):
+        return 0
+    return max(1, min(room, tokens_at_once // longest))
+
+
+def names(prompts, n):
+    """Numbers of prompts -> (prompt, answer) of their n rows each."""
+    return list(itertools.product(prompts, range(n)))

@@ -1,0 +1,1 @@
+"""Experiments about the method: each file answers one question with runs of train.py."""

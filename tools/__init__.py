@@ -1,0 +1,1 @@
+"""What one runs beside training: plans, benchmarks, measurements. python -m tools.NAME"""
