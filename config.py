@@ -74,14 +74,14 @@ class Config:
     checkpoint_every: int = f(1, "iterations between checkpoints; the newest is kept")
     save_every: int = f(
         0, "iterations between models kept in RUN/at-ITERATION, the anchor (0) among them, for "
-        "quality.py; 0: none")
+        "tools.quality; 0: none")
     show_every: int = f(5, "iterations between example questions; 0: never")
     truth: str | None = f(
         None, "module that judges drafts where the truth is known, such as toy.truth; for the log "
         "only")
     track: str = f(
         "none", "write the metrics to tensorboard or wandb (offline) too, in RUN/tensorboard or "
-        "RUN/wandb (trackers.py)")
+        "RUN/wandb (engine/trackers.py)")
 
     # ---------------------------------------------------------------- data
     documents: str | None = f(
@@ -154,7 +154,7 @@ class Config:
     threads: int = f(0, "CPU threads; 0: torch's default")
     sampler: str = f(
         "plain", "what samples; plain: our own loop; vllm: vLLM, if it is installed "
-        "(vllm_sampler.py)")
+        "(engine/vllm_sampler.py)")
     vllm_memory: float = f(0.4, "share of a GPU's memory that each role's vLLM engine takes")
     rows_at_once: int = f(256, "rows sampled side by side")
     tokens_at_once: int = f(1024, "tokens of a forward and backward pass")
@@ -171,7 +171,7 @@ class Config:
         True, "on CUDA, the role that is not at work waits in host memory with its AdamW")
     plan: bool = f(
         False, "print what the run would need and how long it would take, from the model's config "
-        "alone, and end (plan.py)")
+        "alone, and end (tools.plan)")
     gpus: int = f(8, "of that plan", "", 8)
     gpu_gb: float = f(80.0, "memory of each, of that plan", "", 80)
 
@@ -287,7 +287,7 @@ PAPER_4B = dict(
     # this line is ours, and untried on a GPU
     eval_every=10, checkpoint_every=5, rows_at_once=32, tokens_at_once=32768, grad_checkpoint=True)
 
-# 16 rows: what 80 GB hold beside it (plan.py).
+# 16 rows: what 80 GB hold beside it (tools/plan.py).
 PAPER_8B = PAPER_4B | dict(model="Qwen/Qwen3-8B-Base", generator_lr=4e-6, rows_at_once=16)
 
 PRESETS = {

@@ -34,7 +34,7 @@ from engine.readers import load_items, read_question
 class MainRecipe:
     """What train.py asks for in iteration t = 1, 2, ..., and nothing changed."""
 
-    def __init__(self, cfg, documents, dev, **extras):
+    def __init__(self, cfg, documents, dev):
         self.cfg, self.pool, self.dev = cfg, documents, dev
 
     def dev_questions(self, t):
@@ -190,9 +190,7 @@ def load_written(path):
 
 
 def unlike(dev, questions):
-    """Those of the questions whose text, but for case, space and punctuation, is not that of a dev
-    question.
-    """
+    """The questions whose text, but for case, space and punctuation, is no dev question's."""
     known = {folded(question.question_text) for question in dev}
     return [question for question in questions if folded(question.question_text) not in known]
 
@@ -291,8 +289,9 @@ def kept(slots, score, Q, cfg, seed_words):
 
 
 def only(keep, A):
-    """(Q,) booleans, advantages of the Q questions and of what follows -> the same with zeros where
-    not kept: an update leaves those out.
+    """(Q,) booleans, advantages of the Q questions and of what follows -> zeros where not kept.
+
+    An update leaves those out.
     """
     A = A.clone()
     A[:len(keep)][~keep] = 0.0

@@ -99,8 +99,9 @@ def mean_length(groups):
 
 @torch.no_grad()
 def old_logps(policy, groups, cfg):
-    """{flat index: (tokens,) log-probs at the present weights}, for mini-batches whose turn comes
-    after the weights have moved.
+    """{flat index: (tokens,) log-probs at the present weights}.
+
+    For mini-batches whose turn comes after the weights have moved.
     """
     old = {}
     for trees in even_passes(policy, passes(policy, groups, cfg)):
@@ -157,8 +158,9 @@ def update(policy, groups, A, cfg):
 
 
 def step(policy, cfg):
-    """Clip the gradient and let AdamW take its step -> [gradient norm], or [] if it is not finite
-    and nothing moved.
+    """Clip the gradient and let AdamW take its step -> [gradient norm].
+
+    [] if the norm is not finite: then nothing moved.
     """
     if not policy.sharded:
         # shards were added up as they were made
@@ -245,16 +247,15 @@ class Policy:
     # ------------------------------------------------------------ where the weights are
 
     def wake(self):
-        """Every stage begins with this: the other role leaves the device, if the two take turns,
-        and this one comes.
-        """
+        """Every stage begins with this: where two roles take turns, the other leaves the device."""
         if self.partner and not self.awake:
             self.partner.move("cpu", awake=False)
             self.move(self.device, awake=True)
 
     def move(self, place, awake):
-        """Weights and moments, whole or in shards, to the device or to host memory. Parameters stay
-        the same objects.
+        """Weights and moments, whole or in shards, to the device or to host memory.
+
+        Parameters stay the same objects.
         """
         self.net.to(place)
         for state in self.optimizer.state.values():
@@ -263,8 +264,9 @@ class Policy:
         self.awake = awake
 
     def gathered(self, trains=False):
-        """A plain copy of the model on this rank, all weights in one place: in bf16 where that is
-        computed in, else in fp32.
+        """A plain copy of the model on this rank, all weights in one place.
+
+        In bf16 where that is computed in, else in fp32.
         """
         dtype = torch.bfloat16 if self.bf16 else torch.float32
         weights = [shard.whole(p.detach().to(dtype)) for p in self.model.parameters()]
@@ -279,8 +281,9 @@ class Policy:
         yield self.gathered() if self.bf16 or self.sharded else self.model
 
     def whole(self):
-        """A stand-in for this sharded role on one rank, with whole weights and second moments: to
-        differentiate with, not to train.
+        """A stand-in for this sharded role on one rank, with whole weights and second moments.
+
+        To differentiate with, not to train.
         """
         other = copy.copy(self)
         other.model, other.sharded = self.gathered(trains=True), False
@@ -297,8 +300,9 @@ class Policy:
         return other
 
     def save(self, folder):
-        """Write a plain Hugging Face folder. On all ranks together: each gives its slices, a tensor
-        at a time, and the main one writes.
+        """Write a plain Hugging Face folder. On all ranks together.
+
+        Each gives its slices, a tensor at a time, and the main one writes.
         """
         self.wake()
         model = self.model

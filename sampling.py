@@ -40,8 +40,9 @@ def row_seed(*seed_words):
 
 
 def uniforms(seeds, t):
-    """(R,) uint64 seeds, (R,) token numbers -> (R,) numbers in [0, 1): splitmix64, which has no
-    state.
+    """(R,) uint64 seeds, (R,) token numbers -> (R,) numbers in [0, 1).
+
+    By splitmix64, which has no state.
     """
     with np.errstate(over="ignore"):
         z = seeds + (t.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
@@ -78,8 +79,9 @@ def choose(logits, u, temperature, top_p, top_k):
 
 
 def truncated(p, top_p, top_k):
-    """(R, V) probabilities -> the same with 0 outside top_k, and outside top_p of what top_k left,
-    as in transformers and vLLM.
+    """(R, V) probabilities -> the same with 0 outside top_k, and outside top_p of what that left.
+
+    As in transformers and vLLM.
     """
     p_sorted, order = p.sort(dim=-1, descending=True)
     if top_k:

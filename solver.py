@@ -82,15 +82,17 @@ def rewards(questions, answers, verifier):
 
 
 def shared_rewards(questions, answers, verifier):
-    """rewards() of the main rank, on every rank: a check that times out on one machine might not on
-    another.
+    """rewards() of the main rank, on every rank.
+
+    A check that times out on one machine might not on another.
     """
     return ranks.from_main(rewards(questions, answers, verifier) if ranks.is_main() else None)
 
 
 def settled(r):
-    """(Q, m) rewards -> the same without nan: a group with an unknown reward becomes all zeros, a
-    group without a gradient.
+    """(Q, m) rewards -> the same without nan.
+
+    A group with an unknown reward becomes all zeros, a group without a gradient.
     """
     unknown = r.isnan().any(dim=1, keepdim=True)
     return torch.where(unknown, torch.zeros_like(r), r)
@@ -125,9 +127,7 @@ def boxed(answers, r):
 
 
 def given(questions, answers):
-    """(Q, m) answers -> (Q, m) lists: the letter, or the text in the box of a free-form answer, or
-    None.
-    """
+    """(Q, m) answers -> (Q, m) lists: the letter, a free-form answer's boxed text, or None."""
     found = []
     for question, group in zip(questions, answers):
         found.append([given_answer(question, answer.text) for answer in group])
@@ -149,9 +149,7 @@ def nothing_given_share(questions, answers):
 # ---------------------------------------------------------------- prompts out, answers in
 
 def prompt_text(question):
-    """A question -> the user message the solver reads: with lettered choices, or without for a
-    free-form question.
-    """
+    """A question -> the user message the solver reads, with lettered choices if it has any."""
     if not question.choices:
         return FREE_FORM.format(question=question.question_text)
     lettered = zip(ascii_uppercase, question.choices)

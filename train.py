@@ -151,9 +151,7 @@ def train(cfg):
 # ---------------------------------------------------------------- what the loop above calls
 
 def other_reward(solved, cfg, t):
-    """The Q questions as answered -> (Q,) what they earn by another rule than influence, or None:
-    fixed.
-    """
+    """The Q questions as answered -> (Q,) what they earn by another rule; None: fixed."""
     if cfg.reward == "fixed":
         return None
     given = solver_role.given(solved.questions, solved.answers)

@@ -51,8 +51,9 @@ def is_known(module):
 # ---------------------------------------------------------------- which questions share a block
 
 def blocks(solver, questions, answers, cfg):
-    """Questions -> lists of (q, tree) to score together, longest first; those that go the other way
-    are left out.
+    """Questions -> lists of (q, tree) to score together, longest first.
+
+    Those that go the other way are left out.
     """
     with_parameters = [module for module in solver.model.modules() if module._parameters]
     if solver.recomputed or not all(map(is_known, with_parameters)):

@@ -56,9 +56,7 @@ class Log:
     """The run folder's text files and the terminal."""
 
     def __init__(self, cfg, truth=None):
-        """truth(drafts, documents) -> numbers that are only known in a world of ours; for the log
-        alone.
-        """
+        """truth(drafts, documents) -> numbers only a world of ours knows; for the log alone."""
         trackers.require(cfg.track)
         self.cfg, self.main, self.truth = cfg, ranks.is_main(), truth
         self.anchor_accuracy, self.last, self.verifier_counts = None, None, (0, 0)
@@ -91,9 +89,7 @@ class Log:
             self.say(f"resumed after iteration {state['iteration']}")
 
     def claim(self, dtype):
-        """Write config.json -> True; False if a run that started at the same time has the folder
-        already.
-        """
+        """Write config.json -> True; False if a run that began at the same time has the folder."""
         os.makedirs(self.cfg.run, exist_ok=True)
         path = os.path.join(self.cfg.run, "config.json")
         if not self.cfg.resume:
@@ -169,9 +165,7 @@ class Log:
         self.lines_said += 1
 
     def examples(self, rows, drafts):
-        """The question that earned most and the one that earned least, among those that earned
-        anything.
-        """
+        """The question that earned most and the one that earned least, of those that earned."""
         name = "s_hat" if self.cfg.reward == "influence" else "score"
         scored = [row for row in rows if row["status"] == "valid" and row["score"]]
         scored.sort(key=lambda row: row["score"])

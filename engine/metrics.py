@@ -130,9 +130,7 @@ def about_overlap(found, rows):
 
 
 def about_rollouts(rollouts):
-    """{kind: rollouts} -> mean length, share cut at the limit, entropy in nats per token of each
-    kind.
-    """
+    """{kind: rollouts} -> of each kind mean length, share cut at the limit, nats per token."""
     lengths, cut, entropy = {}, {}, {}
     for kind, xs in rollouts.items():
         lengths[f"{kind}_tokens_mean"] = mean(len(x.response) for x in xs)
@@ -192,9 +190,7 @@ def valid_row(found, q, draft):
 
 
 def shown_answers(one):
-    """One question, answered -> its first right and its first wrong answer, as far as there are
-    any; the end of a long one.
-    """
+    """One question, answered -> its first right and first wrong answer; the end of a long one."""
     shown = []
     for value in (1, 0):
         for answer, r in zip(one.answers, one.r):

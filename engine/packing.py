@@ -25,8 +25,9 @@ from engine import ranks
 
 @dataclass
 class Tree:
-    """A prompt and some of its answers, ready for one pass. The first three lists have one entry
-    per input token.
+    """A prompt and some of its answers, ready for one pass.
+
+    The first three lists have one entry per input token.
     """
     ids: list
     # depth: the prompt counts from 0, every answer goes on from there
@@ -63,8 +64,9 @@ EMPTY = Tree([0], [0], [1], [], [], [], [])
 # ---------------------------------------------------------------- a group as trees
 
 def tree_order(group):
-    """Answers of one prompt -> their indices, sorted by tokens: sorted lists are a tree read depth
-    first.
+    """Answers of one prompt -> their indices, sorted by tokens.
+
+    Sorted lists are a tree read depth first.
     """
     return sorted(range(len(group)), key=lambda i: group[i].response)
 
@@ -220,8 +222,9 @@ def in_passes(trees, limit, parts=1, part=0):
 
 
 def even_passes(policy, passes):
-    """This rank's passes, and empty ones until every rank has as many: a pass through a sharded
-    model needs all ranks.
+    """This rank's passes, and empty ones until every rank has as many.
+
+    A pass through a sharded model needs all ranks.
     """
     if not policy.sharded:
         return passes

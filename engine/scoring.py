@@ -36,8 +36,9 @@ def as_vector(t):
 
 
 class Pieces:
-    """What a piece of a gradient is compared with: g_dev, and AdamW's v and k. moments: [(v, k)]
-    like params.
+    """What a piece of a gradient is compared with: g_dev, and AdamW's v and k.
+
+    moments: [(v, k)] like params.
     """
 
     def __init__(self, solver, g_dev, moments, cfg):
@@ -108,7 +109,5 @@ def together(solver, cfg):
 
 
 def too_large(cfg, P, b, memory):
-    """Should P parameters, in b bytes each, not be gathered to score alone on a device of so many
-    bytes?
-    """
+    """Are P parameters of b bytes too many to gather on a device with so many bytes of memory?"""
     return cfg.scoring == "together" or (cfg.scoring == "auto" and 4 * b * P > memory / 2)
