@@ -207,8 +207,8 @@ def load_models(cfg, log):
         # said before anything is written if it is not there
         importlib.import_module("engine.vllm_sampler").require()
     room.refuse(cfg)
-    log.say(room.takes(cfg))
     solver = Policy("solver", cfg.model, cfg.solver_lr, cfg)
+    log.say(room.takes(cfg))
     generator = Policy("generator", cfg.generator_anchor, cfg.generator_lr, cfg)
     if cfg.offload_idle:
         take_turns(solver, generator)
