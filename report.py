@@ -323,19 +323,22 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", metavar="RUN", nargs="+", help="run folder; several are overlaid")
-    parser.add_argument("--out", metavar="FILE", help="the page; else report.html in the first RUN")
+    parser.add_argument("--out", metavar="FILE",
+                        help="the page; else RUN/report.html, of several compare.html in the first")
     parser.add_argument("--figures", metavar="DIR",
                         help="also write every chart as PNG and SVG there (needs matplotlib)")
     args = parser.parse_args(argv)
 
     html, k, summaries = make(args.runs)
-    out = args.out or os.path.join(args.runs[0], "report.html")
+    # several runs do not take the place of the first one's own page
+    name = "report.html" if len(args.runs) == 1 else "compare.html"
+    out = args.out or os.path.join(args.runs[0], name)
     page.write(html, out)
 
     for run in summaries:
         for note in run["notes"]:
             print(f"note: {run['name']}: {note}")
-    print(f"{out}: {len(html.encode()) / 1e6:.1f} MB, "
+    print(f"open {out} in a browser: {len(html.encode()) / 1e3:.0f} kB, "
           f"with the {k} most and the {k} least useful questions of each iteration")
     if args.figures:
         drawn = page.draw_figures(summaries, SECTIONS, args.figures)

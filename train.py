@@ -46,7 +46,7 @@ from engine.log import Clock, Log
 from engine.models import device_of
 from engine.overlap import Overlap
 from engine.readers import load_documents, load_questions
-from engine.spelling import check_spelling
+from engine.spelling import check_spelling, unreadable
 from engine.verify import Verifier
 from evaluate import accuracy
 from generator import valid_questions, write_questions
@@ -82,17 +82,19 @@ def train(cfg):
         #    no valid question keeps its place in the grid.
         clock.begin("write")
         documents = study.documents(t)
-        words = (cfg.seed, t, "generator", "write")
-        drafts = write_questions(generator, documents, words, cfg, solver)  # (D, n)
-        slots, questions = valid_questions(drafts)  # (Q,)
-        questions = study.questions(questions, t)
+        seed_words = (cfg.seed, t, "generator", "write")
+        drafts = write_questions(
+            generator, documents, seed_words, cfg, solver)  # (D, n)
+        slots, drafted = valid_questions(drafts)  # (Q,)
+        questions = study.questions(drafted, t)
         Q = len(questions)
 
         # 3. The solver answers every valid question m times,
         #    checked against the draft's own key.
+        #    No problems beside them in the main recipe.
         clock.begin("answer")
-        asked = questions + study.problems(t)
-        answered = solve(solver, asked, t, "answer", cfg, verifier)
+        everything = questions + study.problems(t)
+        answered = solve(solver, everything, t, "answer", cfg, verifier)
         solved = answered[:Q]  # (Q, m)
 
         # 4. What is each question worth?
@@ -116,13 +118,14 @@ def train(cfg):
         clock.begin("update_generator")
         s = grid(score, slots, drafts, cfg)  # (D, n)
         A_gen = dugrpo(s, cfg.advantage)  # (D, n)
-        generator_step = update(generator, rollouts_of(drafts), A_gen, cfg)
+        written = rollouts_of(drafts)
+        generator_step = update(generator, written, A_gen, cfg)
 
         # 6. The solver learns from its answers,
         #    paid by correctness.
         clock.begin("update_solver")
         kept = study.kept(slots, score, Q, t)  # (Q,)
-        A_sol = study.only(kept, answered.A)  # (Q, m)
+        A_sol = study.only(kept, answered.A)  # (Q, m), and the problems'
         solver_step = update(solver, answered.answers, A_sol, cfg)
 
         # What came of it. Now and then the solver is tested.
@@ -174,7 +177,7 @@ def grid(score, slots, drafts, cfg):
 
 
 def rollouts_of(drafts):
-    """(D, n) drafts -> (D, n) rollouts."""
+    """Both (D, n)."""
     return [[draft.rollout for draft in group] for group in drafts]
 
 
@@ -203,9 +206,9 @@ def truth_of(cfg):
 
 def load_models(cfg, log):
     """-> solver, generator: two full copies of the anchor, each with its own AdamW."""
-    if cfg.sampler == "vllm":
-        # said before anything is written if it is not there
-        importlib.import_module("engine.vllm_sampler").require()
+    if cfg.sampler != "plain":
+        # a guest says before anything is written if it is not there
+        importlib.import_module(f"engine.{cfg.sampler}_sampler").require()
     room.refuse(cfg)
     solver = Policy("solver", cfg.model, cfg.solver_lr, cfg)
     log.say(room.takes(cfg))
@@ -224,11 +227,15 @@ def load_data(cfg, solver, generator, log):
         text = generator_role.prompt_text(document, cfg.question_type)
         return len(generator.prompt_ids(text))
 
+    def length(question):
+        return len(solver.prompt_ids(solver_role.prompt_text(question)))
+
     def questions_of(name, load=load_questions, known=()):
         path = getattr(cfg, name)
         everything = load(path) if path else []
         new = extensions.unlike(known, everything)
-        questions, skipped = fitting(solver, new, cfg, f"{name} questions")
+        log.say(unreadable(solver.tokenizer, new, path))
+        questions, skipped = keep_fitting(new, length, cfg.max_prompt_tokens, f"{name} questions")
         copies = f", {len(everything) - len(new)} as dev questions" if known else ""
         if path:
             log.say(f"{len(questions)} {name} questions from {path}, {skipped} left out as too long"
@@ -252,14 +259,6 @@ def read_documents(cfg, generator):
         return len(generator.tokenizer(text, add_special_tokens=False).input_ids)
 
     return load_documents(cfg.documents, max_tokens=cfg.max_chunk_tokens, count_tokens=count)
-
-
-def fitting(solver, questions, cfg, what):
-    """Questions -> those whose prompt fits, how many do not."""
-    def length(question):
-        return len(solver.prompt_ids(solver_role.prompt_text(question)))
-
-    return keep_fitting(questions, length, cfg.max_prompt_tokens, what)
 
 
 # ---------------------------------------------------------------- stopping and going on
@@ -293,7 +292,7 @@ def resume(cfg, solver, generator, study, log):
 
 
 def taken(folder):
-    """Is a run there? config.json is written before the first iteration."""
+    """Is a run there?"""
     return os.path.exists(os.path.join(folder, "config.json"))
 
 

@@ -207,7 +207,17 @@ def preset_of(model):
               TOY_FREE["model"]: "toy-free"}
     if model in worlds:
         return worlds[model]
-    return dict(SHORT_NAMES.values()).get(model, "small")
+    return preset_of_run(model) or dict(SHORT_NAMES.values()).get(model, "small")
+
+
+def preset_of_run(model):
+    """RUN/solver or RUN/generator -> the preset of that run, or None: its data fits the model."""
+    try:
+        text = (Path(model).parent / "config.json").read_text(encoding="utf-8")
+        preset = json.loads(text)["preset"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return preset if preset in PRESETS else None
 
 
 def find_model(name, text):

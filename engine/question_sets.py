@@ -64,7 +64,8 @@ def question_sets(args):
     named += [(name, "in domain") for name in args.in_domain]
     named += [(name, "out of domain") for name in args.out_domain]
     if not named:
-        raise InputError("no questions: give --questions, --in_domain or --out_domain a file or "
+        raise InputError("no questions: give --questions (say toy/test.json), --in_domain or "
+                         "--out_domain a file or "
                          f"one of {', '.join(BENCHMARKS)}")
     counts = Counter(name for name, _ in named)
     twice = [name for name, count in counts.items() if count > 1]

@@ -228,4 +228,4 @@ def refuse_disk(P, cfg, shape, P_gen):
 
 
 def gb(x):
-    return f"{x / 1e9:.1f} GB"
+    return f"{x / 1e9:.1f} GB" if x >= 1e8 else f"{x / 1e6:.0f} MB"

@@ -46,7 +46,21 @@ def check_spelling(tokenizer, prompts):
                     f"{file}: the model cannot read the prompt line {shorten(line)!r} (unknown: "
                     f"{', '.join(unknown[:3])}); the embedded world's model reads each line of a "
                     "prompt as one sign: `python -m toy.make --respell` gives a changed line the "
-                    "sign of the old one")
+                    "sign of the old one, and the model then does what it did, whatever the line "
+                    "says")
+
+
+def unreadable(tokenizer, questions, path):
+    """Questions of a file -> one line to say if the tokenizer cannot spell some, or None."""
+    bad, words = 0, {}
+    for question in questions:
+        gaps = spells(tokenizer, " ".join([question.question_text, *question.choices]))
+        bad += bool(gaps)
+        words |= dict.fromkeys(gaps)
+    if not bad:
+        return None
+    return (f"note: {path}: {bad} of {len(questions)} questions hold words that this model cannot "
+            f"read ({', '.join(list(words)[:5])}); it sees gaps there")
 
 
 def shorten(line, most=60):

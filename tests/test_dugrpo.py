@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import dugrpo
-from dugrpo import MODES, all_equal, center, has_gradient
+from dugrpo import all_equal, center, has_gradient
 
 SCORES = [[.02, -.01, .03, 0], [.001, .002, .0015, .0005], [0, 0, -.04, 0]]
 GOLDEN = {
@@ -22,6 +22,8 @@ GOLDEN = {
                   [.706856, .706856, -2.120568, .706856]],
     "none": [[.01, -.02, .02, -.01], [-.00025, .00075, .00025, -.00075], [.01, .01, -.03, .01]],
 }
+# those of the authors' study; an advantage of one's own may stand beside them
+MODES = tuple(GOLDEN)
 
 
 def close(a, b, tolerance=1e-6):

@@ -120,7 +120,7 @@ def test_too_little_memory_is_one_line_with_both_numbers_and_what_would_fit(run,
 
 def test_where_no_setting_helps_the_advice_is_another_model(run, monkeypatch):
     monkeypatch.setattr(room, "free_memory", lambda: 1e6)
-    with pytest.raises(InputError, match="0.0 GB are free; give a smaller --model"):
+    with pytest.raises(InputError, match="1 MB are free; give a smaller --model"):
         room.refuse(run)
 
 

@@ -418,7 +418,7 @@ def respell_all(folders):
             refused.setdefault(str(error), []).append(folder)
             continue
         n_changed += len(changed)
-        print(f"{folder}: lines respelled: {len(changed)}")
+        print(f"{folder}: lines respelled: {len(changed)} (undo: git checkout {folder})")
         for line in changed:
             print(f"    {line}")
 
