@@ -5,8 +5,10 @@ import os
 import sys
 from pathlib import Path
 
+# one thread in the processes that tests start, too: two for two busy cores stall each other
 os.environ.update(
-    HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", CUDA_VISIBLE_DEVICES="")
+    HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", CUDA_VISIBLE_DEVICES="",
+    OMP_NUM_THREADS="1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pytest

@@ -570,8 +570,8 @@ def test_the_command_writes_page_and_figures(tmp_path, capsys, monkeypatch):
     wanted = [f"{name}.png" for name in names] + [f"{name}.svg" for name in names]
     assert sorted(figures) == sorted(wanted)
     printed = capsys.readouterr().out
-    assert f"{one}/report.html: " in printed and "4 charts" in printed
-    assert os.listdir(tmp_path / "one").count("report.html") == 1
+    assert f"open {one}/compare.html in a browser: " in printed and "4 charts" in printed
+    assert os.listdir(tmp_path / "one").count("compare.html") == 1
     assert not list(tmp_path.glob("one/*.part"))
 
 

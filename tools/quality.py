@@ -30,6 +30,7 @@ import math
 import os
 import random
 import re
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -293,12 +294,22 @@ class Endpoint:
         for question in questions:
             prompts += [solver_role.prompt_text(question)] * samples
 
-        pool = ThreadPoolExecutor(self.workers)
+        pool, failed = ThreadPoolExecutor(self.workers), threading.Event()
+
+        def ask(text):
+            # after a failure the rest is not asked, however late the pool hears of it
+            if failed.is_set():
+                return None
+            try:
+                return self.chat(text, cfg)
+            except InputError:
+                failed.set()
+                raise
+
         try:
-            replies = pool.map(lambda text: self.chat(text, cfg), prompts)
+            replies = pool.map(ask, prompts)
             answers = list(tqdm(replies, total=len(prompts), desc="reference", leave=False))
         finally:
-            # after a failure: do not ask the rest
             pool.shutdown(cancel_futures=True)
 
         groups = [answers[i:i + samples] for i in range(0, len(answers), samples)]
