@@ -25,12 +25,12 @@ class InputError(Exception):
 
 
 def run_script(main, stopped=None):
-    """What a script ends with: an InputError is its one line and exit code 2.
+    """What main() returns; an InputError is its one line and exit code 2.
 
     Ctrl-C is the line `stopped`, if there is one, and exit code 130.
     """
     try:
-        main()
+        return main()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -223,7 +223,7 @@ def load_models(cfg, log):
 
 def load_data(cfg, solver, generator, log):
     """-> the study, the test questions or []. What does not fit the prompt is left out and said."""
-    def fits(document):
+    def prompt_length(document):
         text = generator_role.prompt_text(document, cfg.question_type)
         return len(generator.prompt_ids(text))
 
@@ -245,10 +245,11 @@ def load_data(cfg, solver, generator, log):
     documents = []
     if cfg.train_on == "generated" and not cfg.seed_questions:
         documents = read_documents(cfg, generator)
-        documents, skipped = keep_fitting(documents, fits, cfg.max_prompt_tokens, "documents")
+        documents, skipped = keep_fitting(
+            documents, prompt_length, cfg.max_prompt_tokens, "documents")
         log.say(f"{len(documents)} documents from {cfg.documents}, {skipped} left out as too long")
     dev, test = questions_of("dev"), questions_of("test")
-    study = extensions.study_of(cfg, documents, dev, questions_of, fits)
+    study = extensions.study_of(cfg, documents, dev, questions_of, prompt_length)
     log.overlap = Overlap({"dev": study.all_dev(), "test": test})
     return study, test
 

@@ -6,20 +6,15 @@ A demonstration is {content, question_text, choices, ground_truth}. Needs no tor
 a misspelt flag, a missing file and a run folder in place of a model are answered at once.
 """
 import argparse
-import sys
 
-from data import InputError
+from data import InputError, run_script
 from engine import flags
 from engine.readers import load_items, read_question
 
 
 def from_command_line(about):
     """-> (arguments, demonstrations), or one line on stderr and exit code 2."""
-    try:
-        return asked(None, about)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    return run_script(lambda: asked(None, about))
 
 
 def asked(argv, about=None):

@@ -12,7 +12,6 @@ import os
 import shutil
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 
 from tqdm import tqdm
@@ -41,12 +40,6 @@ class Clock:
         if self.stage:
             self.seconds[self.stage] += time.time() - self.since
         self.stage = None
-
-    @contextmanager
-    def __call__(self, stage):
-        self.begin(stage)
-        yield
-        self.end()
 
     def total(self):
         return time.time() - self.started

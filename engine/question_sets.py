@@ -12,12 +12,11 @@ and --out_domain FILE ... .
 """
 import argparse
 import os
-import sys
 from collections import Counter
 from dataclasses import dataclass
 
 from config import HUB
-from data import InputError
+from data import InputError, run_script
 from engine import flags
 from engine.readers import load_questions
 
@@ -78,11 +77,7 @@ def question_sets(args):
 
 def from_command_line(about):
     """-> (arguments, QuestionSets), or one line on stderr and exit code 2."""
-    try:
-        return asked(None, about)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    return run_script(lambda: asked(None, about))
 
 
 def asked(argv, about=None):

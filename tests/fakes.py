@@ -8,6 +8,7 @@ the project computes cleverly.
     windows     Mistral, 2 layers that both see 4 positions back, and say so in another field of
                 the config
 """
+import json
 import multiprocessing
 from dataclasses import replace
 from itertools import chain
@@ -18,7 +19,7 @@ from transformers import (
     MistralConfig, MistralForCausalLM, Olmo3Config, Olmo3ForCausalLM, PreTrainedTokenizerFast,
     Qwen3Config, Qwen3ForCausalLM)
 
-from config import Config
+from config import ROOT, Config
 from data import Rollout
 from engine.logps import tree_logps
 from influence import influence_scores
@@ -106,6 +107,18 @@ def advantages(groups, seed=0):
     g = torch.Generator().manual_seed(seed)
     A = torch.randn(len(groups), len(groups[0]), generator=g)
     return A - A.mean(dim=1, keepdim=True)
+
+
+def small_world(folder, sizes, **counts):
+    """So many items of the embedded world's files, in `folder` -> flags of a run on them."""
+    words = []
+    for name, n in counts.items():
+        some = json.loads((ROOT / f"toy/{name}.json").read_text())[:n]
+        (folder / f"{name}.json").write_text(json.dumps(some))
+        words += [f"--{name}", str(folder / f"{name}.json")]
+    for name, value in sizes.items():
+        words += [f"--{name}", str(value)]
+    return words
 
 
 # ---------------------------------------------------------------- the plain way

@@ -35,14 +35,7 @@ def world(tmp_path_factory):
         docs_per_step=3, questions_per_doc=4, answers_per_question=4, minibatch_rows=8,
         iterations=ITERATIONS, eval_every=2, show_every=0, threads=1, solver_lr=1e-3,
         generator_lr=1e-3, dev_ema=0.5, max_response_tokens=64)
-    words = []
-    for name, n in (("documents", 20), ("dev", 24), ("test", 10)):
-        some = json.loads((ROOT / f"toy/{name}.json").read_text())[:n]
-        (folder / f"{name}.json").write_text(json.dumps(some))
-        words += [f"--{name}", str(folder / f"{name}.json")]
-    for name, value in sizes.items():
-        words += [f"--{name}", str(value)]
-    return words
+    return fakes.small_world(folder, sizes, documents=20, dev=24, test=10)
 
 
 def main(words, output, die=None):

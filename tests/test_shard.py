@@ -35,14 +35,7 @@ def world(tmp_path_factory):
         docs_per_step=1, questions_per_doc=5, answers_per_question=5, minibatch_rows=10,
         iterations=3, eval_every=2, show_every=0, threads=1, solver_lr=1e-4, generator_lr=1e-4,
         adam_eps=1e-5, dev_ema=0.5, max_response_tokens=64, tokens_at_once=300, shard="true")
-    words = []
-    for name, n in (("documents", 20), ("dev", 19), ("test", 7)):
-        some = json.loads((ROOT / f"toy/{name}.json").read_text())[:n]
-        (folder / f"{name}.json").write_text(json.dumps(some))
-        words += [f"--{name}", str(folder / f"{name}.json")]
-    for name, value in sizes.items():
-        words += [f"--{name}", str(value)]
-    return words
+    return fakes.small_world(folder, sizes, documents=20, dev=19, test=7)
 
 
 def one_rank(words, run, rank, ranks, port, dies):
