@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 import time
 from dataclasses import replace
 
@@ -139,7 +140,8 @@ class Log:
         self.last = line
         self.say_line(line, clock)
         for warning in warnings(line, self.cfg):
-            self.say(f"      note: {warning}")
+            self.say(textwrap.fill(warning, 100, initial_indent="      note: ",
+                                   subsequent_indent="        "))
         show = self.cfg.show_every and found.t % self.cfg.show_every == 0
         if show and found.score is not None:
             self.examples(rows, found.drafts)
