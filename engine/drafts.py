@@ -93,7 +93,11 @@ def objects(text):
     """A text -> Read of its outermost objects, and of those that broke off."""
     text = text[-MAX_CHARS:]
     read_to = 0
+    # no question begins behind the last of its names
+    last = max(map(text.rfind, (*FIELDS, *OTHER_NAMES.values())))
     for match in OBJECT_START.finditer(text):
+        if match.start() > last:
+            break
         if match.start() < read_to:
             continue
         read, end = read_object(text, match.start())
@@ -107,7 +111,7 @@ def objects(text):
 
 # The braces of LaTeX and of prose do not look like this.
 OBJECT_START = re.compile(
-    r"""\{(?=\s*(?:"[^"\\]*"|'[^'\\]*'|“[^”\\]*”|[A-Za-z_]\w*)\s*:)""")
+    r"""\{(?=\s*(?:"[^"\\]*"|'[^'\\]*'|“[^“”\\]*”|[A-Za-z_]\w*)\s*:)""")
 MEANT = re.compile(rf"(?:{'|'.join(FIELDS)})[\"'”]?\s*:")
 
 # What stands in an object. A string ends at its quote or, cut off, with the text; in single quotes
@@ -118,7 +122,7 @@ TOKEN = re.compile(r"""
   | (?P<string>  " [^"\\]* (?: \\. [^"\\]* )* (?: " | (?P<cut1> \\?\Z ) ) )
   | (?P<single>  ' [^'\\]* (?: (?: \\. | (?<=[^\W\d_]) ' (?=[^\W\d_]) ) [^'\\]* )*
                  (?: ' | (?P<cut2> \\?\Z ) ) )
-  | (?P<curly>   “ [^”\\]* (?: \\. [^”\\]* )* (?: ” | (?P<cut3> \\?\Z ) ) )
+  | (?P<curly>   “ [^“”\\]* (?: \\. [^“”\\]* )* (?: ” | (?P<cut3> \\?\Z ) ) )
   | (?P<number>  -?\d{1,999} (?: \.\d+ )? (?: [eE][+-]?\d+ )? )
   | (?P<word>    [A-Za-z_]\w* )
   | (?P<other>   . )
@@ -126,6 +130,11 @@ TOKEN = re.compile(r"""
 COLON = re.compile(r"\s*:")
 JSON_WORDS = ("null", "true", "false", "NaN", "Infinity")
 PYTHON_WORDS = {"None": "null", "True": "true", "False": "false"}
+# What ends a value, by kind of token or as a mark, and what may follow. Where the text ends, a number
+# or a word may have been cut.
+WHOLE = ("string", "single", "curly", "}", "]")
+VALUE_ENDS = (*WHOLE, "number", "word")
+BEHIND_VALUE = (",", ":", "}", "]")
 # What may follow an object without its last brace: nothing, or the end of a fence.
 NOTHING = re.compile(r"\s*(?:```\s*)?\Z")
 
@@ -159,6 +168,10 @@ def as_json(text, start):
         end = token.end()
         if kind == "space":
             continue
+        # a comma or a colon is missing
+        if last in VALUE_ENDS and piece not in BEHIND_VALUE:
+            end = token.start()
+            break
 
         if kind == "mark":
             depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(piece, 0)
@@ -190,8 +203,7 @@ def as_json(text, start):
             return None, [], end
         last = kind if kind != "mark" else piece
 
-    # A number that ends the text may have been cut; a string or a bracket is whole.
-    if depth == 1 and last in ("string", "single", "curly", "}", "]") and NOTHING.match(text, end):
+    if depth == 1 and last in WHOLE and NOTHING.match(text, end):
         return " ".join([*parts, "}"]), [*slips, "missing_brace"], len(text)
     return None, [], end
 
