@@ -16,7 +16,7 @@ Files are read by engine/readers.py.
 """
 import random
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from string import ascii_uppercase
 
 
@@ -85,6 +85,7 @@ class Draft:
     rollout: Rollout
     question: Question | None   # None: not a valid question; the draft keeps its place in (D, n)
     reason: str | None          # why not; None for a valid question
+    repairs: list = field(default_factory=list)     # slips that were mended (engine/drafts.py)
 
 
 @dataclass

@@ -9,11 +9,12 @@
     question    q, a_phi             text, choices and the key, which the solver is checked against
 
 The prompt asks for a JSON object and allows thinking before it, so the last valid object counts.
-What a draft is worth is decided elsewhere.
+What a draft is worth is decided elsewhere. How JSON is read, and which slips are mended, is in
+engine/drafts.py; which option a key means, and when their order stays, in engine/options.py.
 
-Departs from the released code: the prompt is ours; raw JSON is tried before any repair of LaTeX
-backslashes; a key that is itself a letter is matched as text first; `choices: []` is an invalid
-draft, not a free-form question.
+Departs from the released code: the prompts are ours, `plain` here (no system message), `hard` in
+prompts/hard; backslashes are judged one by one; a key that is itself a letter is matched as text
+first; `choices: []` is an invalid draft, not a free-form question.
 """
 import functools
 import random
@@ -23,6 +24,7 @@ from data import Draft, Question, is_encodable
 from engine.drafts import FIELDS, judged
 from engine.options import find_key, fold, order_matters, strip_labels
 from engine.overlap import folded
+from engine.prompts import long_prompt
 from sampling import sample
 
 # ---------------------------------------------------------------- the prompts
@@ -54,9 +56,15 @@ End with one JSON object:
 SEEDED = "Read these questions and write a new one that asks for the same skills."
 
 
-def prompt_text(document, question_type="multiple_choice"):
-    """A document -> the user message the generator reads."""
-    prompt = FREE_FORM if question_type == "free_form" else PROMPT
+def prompt_text(document, question_type="multiple_choice", prompts="plain"):
+    """A document -> what the generator is asked: a user message; hard: (system message, user
+    message)."""
+    free = question_type == "free_form"
+    if prompts == "hard":
+        file = "generator_free_form.txt" if free else "generator.txt"
+        section = "questions" if document.seeds else "document"
+        return long_prompt(file, section, document=document.content)
+    prompt = FREE_FORM if free else PROMPT
     if document.seeds:
         rest = prompt.split("\n", 1)[1]
         rest = rest.replace("Document:", "Questions:").replace("the document", "these questions")
@@ -71,8 +79,8 @@ def write_questions(generator, documents, seed_words, cfg, solver):
 
     seed_words: (seed, iteration, "generator", stage).
     """
-    texts = [prompt_text(document, cfg.question_type) for document in documents]
-    prompts = list(map(generator.prompt_ids, texts))
+    asked = [prompt_text(document, cfg.question_type, cfg.prompts) for document in documents]
+    prompts = list(map(generator.prompt_ids, asked))
     rollouts = sample(generator, prompts, cfg.questions_per_doc, seed_words, cfg, what="drafts")
     drafts = []
     for d, (document, group) in enumerate(zip(documents, rollouts)):
@@ -80,22 +88,22 @@ def write_questions(generator, documents, seed_words, cfg, solver):
         for j, rollout in enumerate(group):
             # By the draft's place. A habit of putting the right one first teaches nothing.
             shuffler = random.Random(f"{seed_words} {d} {j}")
-            question, reason = read_draft(document, rollout, shuffler, cfg, solver)
-            drafts[d].append(Draft(document, rollout, question, reason))
+            drafts[d].append(read_draft(document, rollout, shuffler, cfg, solver))
     return drafts
 
 
 def read_draft(document, rollout, shuffler, cfg, solver):
-    """A rollout -> (Question, None) or (None, reason): parse_question's, or one of the two here."""
-    question, reason = parse_question(rollout.text, shuffler, cfg.min_choices, cfg.max_choices,
-                                      cfg.question_type)
+    """A rollout -> Draft; its reason is parse_question's, or one of the two here."""
+    question, reason, repairs = parse_draft(
+        rollout.text, shuffler, cfg.min_choices, cfg.max_choices, cfg.question_type)
     if question is None:
-        return None, reason
-    if len(solver.prompt_ids(solver_role.prompt_text(question))) > cfg.max_prompt_tokens:
-        return None, "prompt_too_long"
+        return Draft(document, rollout, None, reason)
+    asked = solver_role.prompt_text(question, cfg.prompts)
+    if len(solver.prompt_ids(asked)) > cfg.max_prompt_tokens:
+        return Draft(document, rollout, None, "prompt_too_long")
     if folded(question.question_text) in {folded(seed.question_text) for seed in document.seeds}:
-        return None, "copies_seed"
-    return question, None
+        return Draft(document, rollout, None, "copies_seed")
+    return Draft(document, rollout, question, None, repairs)
 
 
 def valid_questions(drafts):

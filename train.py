@@ -216,19 +216,21 @@ def load_models(cfg, log):
     if cfg.offload_idle:
         take_turns(solver, generator)
     asked, written = Question("", ["", ""], ""), Document("", "")
-    check_spelling(solver.tokenizer, {"solver.py": solver_role.prompt_text(asked)})
-    check_spelling(generator.tokenizer, {"generator.py": generator_role.prompt_text(written)})
+    answered = solver_role.prompt_text(asked, cfg.prompts)
+    check_spelling(solver.tokenizer, {"solver.py": answered})
+    drafted = generator_role.prompt_text(written, prompts=cfg.prompts)
+    check_spelling(generator.tokenizer, {"generator.py": drafted})
     return solver, generator
 
 
 def load_data(cfg, solver, generator, log):
     """-> the study, the test questions or []. What does not fit the prompt is left out and said."""
     def prompt_length(document):
-        text = generator_role.prompt_text(document, cfg.question_type)
+        text = generator_role.prompt_text(document, cfg.question_type, cfg.prompts)
         return len(generator.prompt_ids(text))
 
     def length(question):
-        return len(solver.prompt_ids(solver_role.prompt_text(question)))
+        return len(solver.prompt_ids(solver_role.prompt_text(question, cfg.prompts)))
 
     def questions_of(name, load=load_questions, known=()):
         path = getattr(cfg, name)
