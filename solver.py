@@ -12,8 +12,8 @@ answers by math-verify (engine/verify.py). For a generated question the key is t
 the solver learns what the generator believes, which is why the generator must be paid for being
 useful and not for being hard.
 
-Departs from the released code: the prompts are ours, `plain` here, `hard` in prompts/hard; a letter beyond the choices is wrong, not an
-error; a check that timed out is not a 0 but unknown.
+Departs from the released code: the prompts are ours, `plain` here, `hard` in prompts/hard; a letter
+beyond the choices is wrong, not an error; a check that timed out is not a 0 but unknown.
 """
 import re
 from itertools import chain

@@ -130,8 +130,8 @@ TOKEN = re.compile(r"""
 COLON = re.compile(r"\s*:")
 JSON_WORDS = ("null", "true", "false", "NaN", "Infinity")
 PYTHON_WORDS = {"None": "null", "True": "true", "False": "false"}
-# What ends a value, by kind of token or as a mark, and what may follow. Where the text ends, a number
-# or a word may have been cut.
+# What ends a value, by kind of token or as a mark, and what may follow. Where the text ends, a
+# number or a word may have been cut.
 WHOLE = ("string", "single", "curly", "}", "]")
 VALUE_ENDS = (*WHOLE, "number", "word")
 BEHIND_VALUE = (",", ":", "}", "]")
@@ -252,23 +252,23 @@ def as_string(piece, kind="string"):
         slips.append("quotes")
         # what JSON has to escape, and what it need not
         inside = re.sub(r'\\(.)|"', unquoted, inside, flags=re.DOTALL)
-    elif APOSTROPHE.search(inside):
-        slips.append("quotes")
-        inside = APOSTROPHE.sub("'", inside)
 
-    if "\\" in BACKSLASH.findall(inside):
-        slips.append("latex")
+    bare = [escape for escape in BACKSLASH.finditer(inside) if escape[0] == "\\"]
+    if bare:
+        apostrophes = [escape for escape in bare if APOSTROPHE.match(inside, escape.start())]
+        slips += ["quotes"] * bool(apostrophes) + ["latex"] * (len(apostrophes) < len(bare))
         in_matrix = BARE_BEGIN.search(inside) is not None
         inside = BACKSLASH.sub(functools.partial(doubled, in_matrix=in_matrix), inside)
     return f'"{inside}"', slips
 
 
 def doubled(escape, in_matrix):
-    """A lone backslash becomes two, as does the end of a matrix's row; any other escape stays."""
+    """A lone backslash becomes two, as does the end of a matrix's row; one before an apostrophe
+    goes; any other escape stays."""
+    text, end = escape.string, escape.end()
     if escape[0] == "\\":
-        return r"\\"
-    following = escape.string[escape.end():escape.end() + 1]
-    ends_row = in_matrix and escape[0] == r"\\" and not following.isalpha()
+        return "" if APOSTROPHE.match(text, escape.start()) else r"\\"
+    ends_row = in_matrix and escape[0] == r"\\" and not text[end:end + 1].isalpha()
     return escape[0] * 2 if ends_row else escape[0]
 
 

@@ -84,10 +84,11 @@ def by_letter(key, choices):
         return None
     index = ascii_uppercase.index(letter[1].upper())
     rest = key[letter.end():]
+    if index >= len(choices):
+        return None
     # "B. 27" is no key if 27 is option A
-    if index < len(choices) and (not rest or without_stop(rest) == without_stop(fold(choices[index]))):
-        return index
-    return None
+    agrees = not rest or without_stop(rest) == without_stop(fold(choices[index]))
+    return index if agrees else None
 
 
 # ---------------------------------------------------------------- the order
@@ -95,8 +96,10 @@ def by_letter(key, choices):
 # Options that name others or their own place: "All of the above", "None of these", "Both A and B",
 # "A, B and C", "Only (c)", "The first two". Where in doubt the order stays, which is never wrong.
 WORDS = r"""(?ix:
-    \b (?: the | of | all | none | any ) \s+ (?: above | below | preceding | previous | foregoing ) \b
-  | \b (?: above | previous | preceding ) [- ] (?: options? | choices? | answers? | mentioned ) \b
+    \b (?: the | of | all | none | any ) \s+
+       (?: above | below | preceding | previous | foregoing ) \b
+  | \b (?: above | previous | preceding ) [- ]
+       (?: options? | choices? | answers? | mentioned ) \b
   | \b (?: all | none | any | both | neither | either | some | one | two | three | most ) \s+
        (?: of \s+ )? (?: the \s+ )? (?: other \s+ )?
        (?: options? | choices? | answers? | these | those | them | others | (?<= the \s ) other ) \b
