@@ -9,9 +9,10 @@ import tracemalloc
 
 import pytest
 
-from data import Question
+from data import Draft, Question
 from engine import drafts, options
 from engine.drafts import REPAIRS, as_string
+from engine.metrics import about_repairs
 from engine.options import find_key, order_matters, strip_labels
 from generator import parse_draft, parse_question
 
@@ -308,6 +309,19 @@ def test_a_free_form_draft_is_repaired_too():
     text = "{'question_text': '2 + 2?', 'ground_truth': 4,}"
     assert read(text, "free_form") == (
         Question("2 + 2?", [], "4"), None, ["number", "quotes", "trailing_comma"])
+
+
+def test_the_share_of_repaired_questions_counts_a_question_once():
+    texts = [GOOD, GOOD.replace('"12"]', '"12",]').replace('"31"}', '"31",}'), GOOD[:-1], "nothing"]
+    found = []
+    for text in texts:
+        question, reason, slips = parse_draft(text, None, 4, 8, "multiple_choice")
+        found.append(Draft(None, None, question, reason, slips))
+    valid = [draft for draft in found if draft.question]
+    assert about_repairs(valid) == {
+        "repaired_share": pytest.approx(2 / 3),
+        "repairs": {"trailing_comma": 1, "missing_brace": 1}}
+    assert about_repairs([]) == {"repaired_share": None, "repairs": {}}
 
 
 # ---------------------------------------------------------------- nothing else, and not for long
