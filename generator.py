@@ -21,7 +21,7 @@ import random
 
 import solver as solver_role
 from data import Draft, Question, is_encodable
-from engine.drafts import FIELDS, judged
+from engine.drafts import FIELDS, judged, was_meant
 from engine.options import find_key, fold, order_matters, strip_labels
 from engine.overlap import folded
 from engine.prompts import long_prompt
@@ -148,7 +148,7 @@ def parse_draft(text, rng, min_choices, max_choices, question_type):
             check_question, min_choices=min_choices, max_choices=max_choices)
         needed = FIELDS
 
-    found = None, "no_json", []
+    found = None, "bad_json" if was_meant(text) else "no_json", []
     for question, reason, slips in judged(text, check, needed):
         # an invalid object takes back no question, but a generator that gives up does
         if question or reason == "abstained" or not found[0]:

@@ -89,6 +89,12 @@ def judged_inside(value, slips, check, needed):
             yield from judged_inside(part, slips, check, needed)
 
 
+def was_meant(text):
+    """Does a text begin an object and name a field? It may have broken off before the first."""
+    start = OBJECT_START.search(text[-MAX_CHARS:])
+    return bool(start and MEANT.search(text[-MAX_CHARS:], start.start()))
+
+
 def objects(text):
     """A text -> Read of its outermost objects, and of those that broke off."""
     text = text[-MAX_CHARS:]

@@ -295,6 +295,13 @@ def test_giving_up_is_a_reason_of_its_own(text):
     assert read(text, "free_form")[:2] == (None, "abstained")
 
 
+def test_an_object_that_breaks_before_its_first_field_was_meant_as_a_question():
+    assert read(LONGER.replace('"rust", ', '"rust" '))[1] in (None, "bad_json")
+    assert read('{"material": "rust" "quotes": [], "question_text": "q"')[1] == "bad_json"
+    assert read('{"material": "rust" "quotes": []}')[1] == "no_json"
+    assert read('The field "choices": {a} or {b}')[1] == "no_json"
+
+
 def test_the_last_word_counts():
     assert read(GOOD + GIVES_UP)[:2] == (None, "abstained")
     assert read(GIVES_UP + GOOD)[0] == QUESTION
