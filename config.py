@@ -191,8 +191,8 @@ class Config:
         None, "verifiable problems that join the solver's batch (hybrid RLVR), a question file")
     rlvr_per_step: int = f(0, "how many of them in an iteration")
     unboxed_penalty: float = f(
-        0.0, "taken from an answer that ends by itself without a box, in g_dev, g_q and the "
-        "solver's update; 0: off", "", "off (0.5 with RLVR)")
+        0.0, "taken from an answer that ends with the tokenizer's EOS and has no box, in the "
+        "solver's update alone; 0: off", "", "off (0.5 with RLVR)")
     dev_ema: float = f(
         0.0, "share of the old g_dev kept from iteration to iteration; 0: off", "",
         "off (0.9 when on)")
@@ -201,9 +201,14 @@ class Config:
         "0: off", "R")
     dev_pool: str | None = f(
         None, "for dev_refresh: where the new dev questions come from, a question file")
-    gate_std: float = f(
-        0.0, "least standard deviation of a question's rewards for it to earn its influence; "
-        "0: off")
+    gate_share: float = f(
+        0.0, "share of the documents, those whose scores differ most, whose questions earn their "
+        "influence; the others' earn 0; 0: off", "gamma", "off (0.2 when on)")
+    gate_tau: float | None = f(
+        None, "instead: the standard deviation that a document's scores must exceed", "tau", "off")
+    gate_tau_max: float | None = f(
+        None, "for gate_share: what the standard deviation need not exceed more than", "tau_max",
+        "off")
     solver_keep: str = f(
         "all", "questions the solver learns from: all, those with the top scores, or random ones")
     keep_per_doc: int = f(0, "for solver_keep: how many of each document; 0: see keep_share")

@@ -9,13 +9,16 @@ import torch
 
 import config
 import extensions
+import fakes
 import generator
 import solver
 import train
 from config import Config
-from data import Document, InputError, Question, Rollout
+from data import Answered, Document, InputError, Question, Rollout
 from engine.flags import from_flags, parse
-from extensions import DevSet, Study, gate, kept, load_written, seeds, unlike
+from engine.pools import load_written, seeds, unlike
+from extensions import DevSet, Study, gate, kept
+from policy import spread
 
 MC = [
     Question(f"What is {i} plus {i}?", ["1", "2", "3", str(2 * i + 4)], str(2 * i + 4), f"q-{i}")
@@ -23,8 +26,12 @@ MC = [
 ]
 
 
-def answer(text, finished=True):
-    return Rollout([1], [2], [0.0], finished, text)
+# of the fake tokenizer: its EOS, and the token that ends a turn
+EOS, END = fakes.EOS, fakes.END
+
+
+def answer(text, last=EOS):
+    return Rollout([1], [9, last], [0.0, 0.0], last in (EOS, END), text)
 
 
 def write(path, rows):
@@ -49,33 +56,39 @@ def test_every_problem_comes_once_per_epoch_and_another_seed_another_order():
     assert sorted(rounds[0]) == sorted("012345") and rounds[0] != rounds[1]
 
 
-def test_only_an_answer_that_ended_by_itself_without_a_box_is_penalised():
-    answers = [
-        [
-            answer(r"\boxed{A}"),
-            answer("No idea."),
-            answer("cut before the box", finished=False),
-            answer(r"\boxed{?}"),
-        ]
-    ]
-    r = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
-    assert torch.allclose(
-        solver.advantages(answers, r, Config(unboxed_penalty=0.5)),
-        torch.tensor([[0.875, -0.625, -0.125, -0.125]]),
-    )
-    assert torch.allclose(
-        solver.advantages(answers, r, Config()), torch.tensor([[0.75, -0.25, -0.25, -0.25]])
-    )
+def solved(make_policy, monkeypatch, group, **changes):
+    """A question whose key is A, with these answers -> Answered."""
+    policy, cfg = make_policy(answers_per_question=len(group), **changes)
+    monkeypatch.setattr(solver, "answer_questions", lambda *_, **__: [group])
+    question = Question("2 + 2?", ["4", "5", "6", "7"], "4")
+    return solver.solve(policy, [question], 1, "answer", cfg, None)
 
 
-def test_a_group_of_wrong_answers_has_a_gradient_only_if_some_lack_a_box():
-    wrong = torch.zeros(1, 2)
-    assert bool(
-        solver.advantages(
-            [[answer(r"\boxed{B}"), answer("")]], wrong, Config(unboxed_penalty=0.5)
-        ).any()
-    )
-    assert not solver.advantages([[answer(r"\boxed{B}"), answer("")]], wrong, Config()).any()
+# right; gave up; cut before its box; ended its turn, not the text; boxed nonsense
+GROUP = [answer(r"\boxed{A}"), answer("No idea."), answer("cut", last=9), answer("No.", last=END),
+         answer(r"\boxed{?}")]
+
+
+def test_only_an_answer_that_ends_with_eos_before_any_box_is_penalised(make_policy, monkeypatch):
+    found = solved(make_policy, monkeypatch, GROUP, unboxed_penalty=0.5)
+    assert torch.allclose(found.A_update, torch.tensor([[0.9, -0.6, -0.1, -0.1, -0.1]]))
+
+
+def test_the_penalty_is_in_the_update_and_not_in_g_dev_or_g_q(make_policy, monkeypatch):
+    found = solved(make_policy, monkeypatch, GROUP, unboxed_penalty=0.5)
+    without = solved(make_policy, monkeypatch, GROUP)
+    assert torch.equal(found.A, without.A) and torch.equal(without.A, without.A_update)
+    assert torch.equal(found.r, without.r)
+    assert torch.allclose(found.A, torch.tensor([[0.8, -0.2, -0.2, -0.2, -0.2]]))
+
+
+def test_a_group_of_wrong_answers_trains_only_if_some_lack_a_box(make_policy, monkeypatch):
+    wrong = [answer(r"\boxed{B}"), answer("")]
+    found = solved(make_policy, monkeypatch, wrong, unboxed_penalty=0.5)
+    assert torch.allclose(found.A_update, torch.tensor([[0.25, -0.25]]))
+    # it has no influence: there is no g_q
+    assert not found.A.any()
+    assert not solved(make_policy, monkeypatch, wrong).A_update.any()
 
 
 # ---------------------------------------------------------------- what the generator writes
@@ -159,40 +172,95 @@ def test_a_runs_questions_file_gives_its_valid_drafts(tmp_path):
 # ---------------------------------------------------------------- which questions count
 
 
-def test_the_gate_closes_on_questions_whose_answers_hardly_differ():
-    r = torch.tensor([[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0], [float("nan"), 1.0, 0.0, 0.0]])
-    assert gate(torch.ones(3), r, 0.55).tolist() == [0, 1, 0] and gate(
-        torch.ones(3), r, 0.0
-    ).tolist() == [1, 1, 1]
+def scattered(rows):
+    """Rows of scores, None for an invalid draft -> s_hat, slots, (D, n)."""
+    slots, s_hat = [], []
+    for d, row in enumerate(rows):
+        for j, score in enumerate(row):
+            if score is not None:
+                slots.append((d, j))
+                s_hat.append(score)
+    return torch.tensor(s_hat), slots, (len(rows), len(rows[0]))
+
+
+# Five documents of two drafts; sigma is half of what the two differ by: 0, .01, .02, .03, .04.
+FIVE = scattered([[0.3, 0.3], [0.1, 0.12], [None, -0.04], [0.06, None], [0.04, -0.04]])
+
+
+@pytest.mark.parametrize("settings, passing", [
+    (dict(), {0, 1, 2, 3, 4}),
+    # quantiles of the five sigmas: .032, .024, and the least, which does not exceed itself
+    (dict(share=0.2), {4}),
+    (dict(share=0.4), {3, 4}),
+    (dict(share=1.0), {1, 2, 3, 4}),
+    (dict(share=0.2, tau_max=0.025), {3, 4}),
+    (dict(share=0.2, tau_max=0.5), {4}),
+    (dict(tau=0.015), {2, 3, 4}),
+    (dict(tau=0.5), set())])
+def test_the_gate_is_over_a_documents_scores_with_invalid_drafts_as_0(settings, passing):
+    s_hat, slots, shape = FIVE
+    expected = [float(x) if d in passing else 0.0 for x, (d, _) in zip(s_hat, slots)]
+    assert gate(s_hat, slots, shape, **settings).tolist() == expected
+
+
+def test_a_gate_without_a_question_is_nothing():
+    assert gate(torch.zeros(0), [], (5, 2), share=0.2).shape == (0,)
 
 
 SLOTS, SCORE = (
     [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 3)],
     torch.tensor([0.1, 0.3, 0.2, 0.9, 0.8, -0.5]),
 )
+MIXED = torch.ones(6, dtype=torch.bool)
 
 
-@pytest.mark.parametrize(
-    "changes, expected",
-    [
-        (dict(), [1, 1, 1, 1, 1, 1]),
-        (dict(solver_keep="top", keep_per_doc=1), [0, 1, 0, 1, 0, 1]),
-        (dict(solver_keep="top", keep_per_doc=2), [0, 1, 1, 1, 1, 1]),
-        (dict(solver_keep="top", keep_share=0.5), [0, 1, 0, 1, 1, 0]),
-        (dict(solver_keep="top", keep_share=0.01), [0, 0, 0, 1, 0, 0]),
-    ],
-)
-def test_the_top_of_each_document_or_of_all(changes, expected):
-    assert kept(SLOTS, SCORE, 6, Config(**changes), 0).int().tolist() == expected
+FLAT_FIRST = torch.tensor([True, True, True, False, True, True])
+
+
+@pytest.mark.parametrize("changes, mixed, expected", [
+    (dict(), MIXED, [1, 1, 1, 1, 1, 1]),
+    (dict(solver_keep="top", keep_per_doc=1), MIXED, [0, 1, 0, 1, 0, 1]),
+    (dict(solver_keep="top", keep_per_doc=2), MIXED, [0, 1, 1, 1, 1, 1]),
+    (dict(solver_keep="top", keep_share=0.5), MIXED, [0, 1, 0, 1, 1, 0]),
+    (dict(solver_keep="top", keep_share=0.01), MIXED, [0, 0, 0, 1, 0, 0]),
+    # a flat question takes nobody's place, and a share counts it all the same: 3 of 6
+    (dict(solver_keep="top", keep_per_doc=1), FLAT_FIRST, [0, 1, 0, 0, 1, 1]),
+    (dict(solver_keep="top", keep_share=0.5), FLAT_FIRST, [0, 1, 1, 0, 1, 0]),
+    # rounded up: 4 of 6, and exact where the product is whole
+    (dict(solver_keep="top", keep_share=0.51), FLAT_FIRST, [1, 1, 1, 0, 1, 0]),
+    (dict(solver_keep="top", keep_share=1.0), FLAT_FIRST, [1, 1, 1, 0, 1, 1]),
+    (dict(solver_keep="random", keep_share=1.0), FLAT_FIRST, [1, 1, 1, 0, 1, 1])])
+def test_the_top_of_each_document_or_of_all_among_those_with_a_gradient(changes, mixed, expected):
+    assert kept(SLOTS, SCORE, mixed, Config(**changes), 0).int().tolist() == expected
+
+
+def test_of_equal_scores_the_first_is_kept():
+    cfg = Config(solver_keep="top", keep_share=0.5)
+    assert kept(SLOTS, torch.zeros(6), MIXED, cfg, 0).int().tolist() == [1, 1, 1, 0, 0, 0]
 
 
 def test_a_random_share_ignores_the_scores_and_follows_the_key():
     masks = [
-        kept(SLOTS, SCORE, 6, Config(solver_keep="random", keep_share=0.5), key).tolist()
+        kept(SLOTS, SCORE, MIXED, Config(solver_keep="random", keep_share=0.5), key).tolist()
         for key in range(20)
     ]
     assert all(sum(mask) == 3 for mask in masks) and len(set(map(tuple, masks))) > 5
     assert all(any(mask[q] for mask in masks) for q in range(6))
+
+
+def test_problems_are_kept_whatever_the_filter_says():
+    """Two questions, of which the filter keeps the second, and two problems behind them."""
+    answered = Answered([], [], None, None, None, torch.ones(4, 2))
+    _, A = Study(Config(), [], []).batch(torch.tensor([False, True]), answered, None)
+    assert A.tolist() == [[0, 0], [1, 1], [1, 1], [1, 1]]
+
+
+def test_questions_are_spread_by_their_slot_and_problems_as_one_document():
+    groups = list(range(7))
+    documents = solver.documents_of([(0, 1), (0, 2), (1, 0)], groups)
+    assert documents == [0, 0, 1, None, None, None, None]
+    # places 1/4 3/4, 1/2, and 1/8 3/8 5/8 7/8
+    assert spread(documents) == [3, 0, 4, 2, 5, 1, 6]
 
 
 def test_what_is_not_kept_drops_out_and_what_follows_the_questions_stays():
@@ -256,7 +324,12 @@ def test_the_period_is_exact():
         (["--dev_refresh", "5"], "dev_pool = None: expected a file"),
         (["--solver_keep", "top", "--reward", "fixed"], "gives no scores"),
         (["--solver_keep", "random", "--train_on", "dev"], "nothing is drafted"),
-        (["--gate_std", "0.2", "--reward", "azr"], "gate_std = 0.2: expected 0"),
+        (["--gate_share", "0.2", "--reward", "azr"], "gate_share = 0.2: expected 0"),
+        (["--gate_share", "1.2"], "gate_share = 1.2: expected at most 1"),
+        (["--gate_tau", "0.2", "--reward", "azr"], "gate_tau = 0.2: expected none"),
+        (["--gate_tau", "0.2", "--gate_share", "0.2"], "expected none beside gate_share"),
+        (["--gate_tau", "-1"], "gate_tau = -1.0: expected 0 or more"),
+        (["--gate_tau_max", "0.2"], "gate_tau_max = 0.2: expected none unless"),
         (["--keep_share", "0"], "keep_share = 0.0: expected a number above 0"),
     ],
 )
@@ -309,6 +382,11 @@ def few(tmp_path):
     return files
 
 
+def paid_documents(rows, t):
+    """In how many documents of iteration t did a question earn anything."""
+    return len({x["slot"][0] for x in rows if x["iteration"] == t and x["s_hat"]})
+
+
 @pytest.mark.slow
 def test_rlvr_changes_the_solver_and_not_what_is_drafted_scored_or_paid_in_the_same_iteration(
     tmp_path, few
@@ -358,8 +436,9 @@ def test_a_refreshed_dev_set_survives_a_resume(tmp_path, few):
         ),
         ({"solver_keep": "top", "keep_per_doc": 1}, lambda m, q: m[0]["kept_share"] < 1),
         (
-            {"gate_std": 0.55},
-            lambda m, q: all(x["s_hat"] == 0 for x in q if x["solved"] in (0.25, 0.75)),
+            # of two documents the one whose scores differ less
+            {"gate_share": 0.5},
+            lambda m, q: all(paid_documents(q, t) == 1 for t in (1, 2)),
         ),
         (
             {"train_on": "file", "questions": config.TOY["test"]},
