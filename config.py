@@ -178,15 +178,16 @@ class Config:
     # ---------------------------------------------------------------- extensions
     # what the authors studied beside the method, explained in extensions.py; all off by default
     train_on: str = f(
-        "generated", "what the solver learns from; dev: as many dev questions as there would be "
-        "drafts, no generator (a baseline); file: as many of --questions")
+        "generated", "what the solver learns from; dev: its answers to the dev questions, no "
+        "generator (a baseline); file: as many of --questions as there would be drafts")
     questions: str | None = f(
         None, "for train_on file: questions written beforehand, a question file or the "
         "questions.jsonl of a run")
     question_type: str = f(
         "multiple_choice", "what the generator is asked to write", "", "multiple_choice")
     seed_questions: int = f(
-        0, "dev questions shown to the generator in place of a document; 0: documents")
+        0, "dev questions of a bundle in place of a document; the generator is shown all but one; "
+        "0: documents", "", "off (4 when on)")
     rlvr: str | None = f(
         None, "verifiable problems that join the solver's batch (hybrid RLVR), a question file")
     rlvr_per_step: int = f(0, "how many of them in an iteration")
@@ -198,7 +199,7 @@ class Config:
         "off (0.9 when on)")
     dev_refresh: int = f(
         0, "iterations between replacements of the hardest and easiest tenth of the dev questions; "
-        "0: off", "R")
+        "0: off", "R", "off (10 when on, of 150 dev questions)")
     dev_pool: str | None = f(
         None, "for dev_refresh: where the new dev questions come from, a question file")
     gate_share: float = f(

@@ -7,10 +7,10 @@ any: the paper's recipe, a dozen lines of identities. Study overrides them.
     rlvr, rlvr_per_step            3     problems from a file join the solver's batch     problems
     unboxed_penalty                6     no box is worth less than a wrong answer         solver.py
     train_on file, questions       2     a frozen generator wrote the questions before    questions
-    train_on dev                   2     the solver trains on the dev questions           questions
+    train_on dev                   6     the solver trains on step 1's dev answers        batch
     reward fixed, generator_model  2     another model writes and is never paid           train.py
     question_type free_form        2     questions without choices                        generator
-    seed_questions                 2     so many dev questions in a document's place      documents
+    seed_questions                 2     dev questions in a document's place              study_of
     gate_share, gate_tau           4     documents whose scores hardly differ earn 0      s_hat
     dev_ema                        4     a running mean of g_dev                          g_dev
     solver_keep, keep_*            6     the solver learns from some questions only       kept
@@ -28,7 +28,7 @@ import torch
 
 from data import document_batch
 from dugrpo import has_gradient
-from engine.pools import instead, load_written, seeds, unlike
+from engine.pools import bundles, instead, load_written, unlike
 
 
 class MainRecipe:
@@ -93,10 +93,8 @@ class MainRecipe:
 class Study(MainRecipe):
     """The same, changed by every field that is set."""
 
-    def __init__(self, cfg, documents, dev, prompt_length=None):
-        """prompt_length(document): of the generator's prompt, in tokens."""
+    def __init__(self, cfg, documents, dev):
         super().__init__(cfg, documents, dev)
-        self.prompt_length = prompt_length
         self.refreshed = DevSet(dev, [], cfg)
         # questions of train_on file; hybrid RLVR's problems; the running mean of g_dev
         self.written, self.rlvr, self.average = [], [], None
@@ -105,22 +103,12 @@ class Study(MainRecipe):
         """All that are in use; none where nobody needs their answers this time."""
         cfg = self.cfg
         due = self.refreshed.due(t) or t % cfg.dev_every == 0 or t == cfg.iterations
-        return self.refreshed.questions if cfg.reward == "influence" or due else []
-
-    def documents(self, t):
-        cfg = self.cfg
-        if not cfg.seed_questions:
-            return super().documents(t)
-        return seeds(self.refreshed.questions, cfg.docs_per_step, cfg.seed_questions, (cfg.seed, t),
-                     self.fits)
-
-    def fits(self, document):
-        return self.prompt_length(document) <= self.cfg.max_prompt_tokens
+        trains = cfg.reward == "influence" or cfg.train_on == "dev"
+        return self.refreshed.questions if trains or due else []
 
     def questions(self, drafted, t):
-        if self.cfg.train_on == "generated":
-            return drafted
-        return instead(self.written or self.refreshed.questions, t, self.cfg)
+        # of dev-only none: its answers are there already
+        return instead(self.written, t, self.cfg) if self.written else drafted
 
     def problems(self, t):
         """Each problem once per epoch."""
@@ -147,10 +135,16 @@ class Study(MainRecipe):
         return kept(slots, score, mixed, self.cfg, (self.cfg.seed, t))
 
     def batch(self, kept, answered, dev):
-        return answered.answers, only(kept, answered.A_update)
+        answers, A_sol = answered.answers, only(kept, answered.A_update)
+        if self.cfg.train_on == "dev":
+            # as they are; nothing is sampled twice
+            answers = dev.answers + answers
+            A_sol = torch.cat([dev.A_update, A_sol.view(-1, dev.A.shape[1])])
+        return answers, A_sol
 
     def after(self, t, r_dev):
-        return self.refreshed.refresh(r_dev) if self.refreshed.due(t) else None
+        self.refreshed.remember(r_dev)
+        return self.refreshed.refresh() if self.refreshed.due(t) else None
 
     def all_dev(self):
         return self.refreshed.all
@@ -167,14 +161,18 @@ def study_of(cfg, documents, dev, questions_of, prompt_length):
     """The study that cfg asks for, with its files.
 
     questions_of(field, load, known): the questions of that file whose prompt fits and that are not
-    among the known ones. prompt_length as in Study.
+    among the known ones. prompt_length(document): of the generator's prompt, in tokens.
     """
+    if cfg.seed_questions:
+        def fits(document):
+            return prompt_length(document) <= cfg.max_prompt_tokens
+
+        documents = bundles(dev, cfg.seed_questions, cfg.seed, fits)
     on = (cfg.train_on != "generated", cfg.reward != "influence", cfg.solver_keep != "all",
-          cfg.seed_questions, cfg.rlvr, cfg.gate_share, cfg.gate_tau is not None, cfg.dev_ema,
-          cfg.dev_refresh)
+          cfg.rlvr, cfg.gate_share, cfg.gate_tau is not None, cfg.dev_ema, cfg.dev_refresh)
     if not any(on):
         return MainRecipe(cfg, documents, dev)
-    study = Study(cfg, documents, dev, prompt_length)
+    study = Study(cfg, documents, dev)
     study.refreshed = DevSet(dev, questions_of("dev_pool"), cfg)
     study.written = questions_of("questions", load_written)
     study.rlvr = questions_of("rlvr", known=study.all_dev())
@@ -264,6 +262,7 @@ class DevSet:
     returns.
 
     active    numbers of the questions in use, among those of dev, then the shuffled pool
+    history   of each: sum of its shares of right answers, and how many iterations gave one
     next      the next one of the pool
     """
 
@@ -272,6 +271,7 @@ class DevSet:
         rng = random.Random(f"dev pool, seed {cfg.seed}")
         self.all = dev + rng.sample(pool, len(pool))
         self.active, self.next = list(range(len(dev))), len(dev)
+        self.history = [(0.0, 0)] * len(dev)
         self.period = cfg.dev_refresh
 
     @property
@@ -281,24 +281,32 @@ class DevSet:
     def due(self, t):
         return bool(self.period) and t % self.period == 0
 
-    def refresh(self, r):
-        """(M, m) rewards of the questions in use -> how many were replaced.
+    def remember(self, r):
+        """(M, m) rewards of the questions in use, or none where they were not asked."""
+        # nan: no answer to the question could be checked
+        for i, solved in enumerate(r.nanmean(dim=1).tolist()):
+            if not math.isnan(solved):
+                total, times = self.history[i]
+                self.history[i] = total + solved, times + 1
 
-        Up to a tenth from either end, by the share of right answers. A question none of whose
-        answers could be checked stays.
+    def refresh(self):
+        """-> how many questions were replaced: up to a tenth from either end, by the mean share of
+        right answers over all iterations since they came. One without any stays.
         """
-        solved = r.nanmean(dim=1)                                                   # (M,)
-        by_ease = torch.argsort(solved, stable=True).tolist()
-        order = [i for i in by_ease if not solved[i].isnan()]
+        known = [i for i, (_, times) in enumerate(self.history) if times]
+        order = sorted(known, key=lambda i: self.history[i][0] / self.history[i][1])
         n = min(len(self.active) // 10, (len(self.all) - self.next) // 2, len(order) // 2)
         leaving = set(order[:n] + order[len(order) - n:])
-        staying = [number for i, number in enumerate(self.active) if i not in leaving]
-        self.active = staying + list(range(self.next, self.next + 2 * n))
+        staying = [i for i in range(len(self.active)) if i not in leaving]
+        new = list(range(self.next, self.next + 2 * n))
+        self.active = [self.active[i] for i in staying] + new
+        self.history = [self.history[i] for i in staying] + [(0.0, 0)] * len(new)
         self.next += 2 * n
         return 2 * n
 
     def state(self):
-        return {"active": self.active, "next": self.next}
+        return {"active": self.active, "next": self.next, "history": self.history}
 
     def load(self, state):
         self.active, self.next = state["active"], state["next"]
+        self.history = state["history"]

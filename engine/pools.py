@@ -2,7 +2,7 @@
 
     load_written   instead of drafts: questions that some model wrote beforehand
     instead        which of them come in iteration t
-    seeds          instead of documents: dev questions that the generator reads
+    bundles        instead of documents: dev questions that the generator reads
     unlike         what is in a file and not yet among the dev questions
 """
 import json
@@ -40,26 +40,28 @@ def instead(questions, t, cfg):
     return [questions[i] for i in numbers]
 
 
-def seeds(dev, D, n_shown, seed_words, fits=None):
-    """D stand-ins for documents: n_shown dev questions each, as the generator is asked to write
-    them.
+def bundles(dev, size, seed, fits=None):
+    """M dev questions -> M stand-ins for documents, the same over a run: bundles of so many dev
+    questions, each once as its hidden anchor.
 
-    seed_words: what tells the draw from others, e.g. (seed, iteration). n_shown is at most the
-    number of dev questions, and less, down to one, where the prompt does not fit.
+    The generator is shown the others of the bundle, so size - 1; fewer, down to one, where the
+    prompt does not fit. A copy of any of the M is no valid draft (generator.read_draft).
     """
+    rng = random.Random(f"seed bundles, seed {seed}")
+    texts = frozenset(folded(question.question_text) for question in dev)
     documents = []
-    for d in range(D):
-        rng = random.Random(f"{seed_words} seeds {d}")
-        some = rng.sample(dev, min(n_shown, len(dev)))
-        while fits and len(some) > 1 and not fits(as_document(some)):
-            some.pop()
-        documents.append(as_document(some))
+    for m, anchor in enumerate(dev):
+        shown = rng.sample(dev[:m] + dev[m + 1:], min(size, len(dev)) - 1)
+        while fits and len(shown) > 1 and not fits(as_document(shown, texts)):
+            shown.pop()
+        documents.append(as_document(shown, texts, anchor))
     return documents
 
 
-def as_document(questions):
-    ids = "+".join(question.question_id for question in questions)
-    return Document(ids, "\n".join(map(as_json, questions)), tuple(questions))
+def as_document(shown, texts, *hidden):
+    """Questions to show, the folded texts that a draft may not repeat -> Document."""
+    ids = "+".join(question.question_id for question in [*hidden, *shown])
+    return Document(ids, "\n".join(map(as_json, shown)), texts)
 
 
 def as_json(question):

@@ -16,7 +16,7 @@ import train
 from config import Config
 from data import Answered, Document, InputError, Question, Rollout
 from engine.flags import from_flags, parse
-from engine.pools import load_written, seeds, unlike
+from engine.pools import bundles, load_written, unlike
 from extensions import DevSet, Study, gate, kept
 from policy import spread
 
@@ -122,30 +122,52 @@ def test_the_default_prompt_is_the_one_the_anchors_were_warmed_on():
     )
 
 
+def shown(document):
+    """The texts of the questions that stand in a document's place."""
+    return [json.loads(line)["question_text"] for line in document.content.split("\n")]
+
+
 def test_seeds_stand_where_the_document_would():
-    document = seeds(MC, 2, 3, (0, 1))[1]
+    document = bundles(MC, 4, 0)[1]
     text = generator.prompt_text(document)
-    assert (
-        len(document.seeds) == 3
-        and "document" not in text.lower()
-        and all(seed.question_text in text for seed in document.seeds)
-    )
-    assert [json.loads(line)["ground_truth"] for line in document.content.split("\n")] == [
-        seed.ground_truth for seed in document.seeds
-    ]
-    assert seeds(MC, 2, 3, (0, 1)) == seeds(MC, 2, 3, (0, 1)) != seeds(MC, 2, 3, (0, 2))
+    assert "document" not in text.lower()
+    assert len(shown(document)) == 3
+    assert all(seed in text for seed in shown(document))
+
+
+def test_each_dev_question_is_once_the_anchor_of_a_bundle_which_never_shows_it():
+    documents = bundles(MC, 4, 0)
+    assert len(documents) == len(MC)
+    for anchor, document in zip(MC, documents):
+        ids = document.doc_id.split("+")
+        assert ids[0] == anchor.question_id and len(set(ids)) == 4
+        assert anchor.question_text not in shown(document)
+
+
+def test_bundles_are_fixed_over_a_run_and_others_with_another_seed():
+    cfg = Config(seed_questions=4, docs_per_step=10)
+    study = extensions.study_of(cfg, [], MC, lambda *_, **__: [], lambda document: 0)
+    first = study.documents(1) + study.documents(2)
+    again = study.documents(3) + study.documents(4)
+    # two epochs of the same bundles, in another order
+    assert {x.doc_id: x.content for x in first} == {x.doc_id: x.content for x in again}
+    assert [x.doc_id for x in first] != [x.doc_id for x in again] and len(first) == len(MC)
+    assert bundles(MC, 4, 0) == bundles(MC, 4, 0) != bundles(MC, 4, 1)
 
 
 def test_seeds_are_left_out_until_the_prompt_fits():
-    for most, expected in ((2, [2, 2]), (0, [1, 1])):
-        documents = seeds(MC, 2, 3, (0, 1), lambda document: len(document.seeds) <= most)
-        assert [len(document.seeds) for document in documents] == expected
+    for most, expected in ((2, 2), (0, 1)):
+        documents = bundles(MC, 4, 0, lambda document: len(shown(document)) <= most)
+        assert {len(shown(document)) for document in documents} == {expected}
 
 
-def test_a_copy_of_a_seed_is_invalid_and_another_question_is_not(make_policy, monkeypatch):
+def test_a_copy_of_any_seed_is_invalid_and_another_question_is_not(make_policy, monkeypatch):
     policy, cfg = make_policy(max_prompt_tokens=4096)
-    document = seeds(MC[:3], 1, 3, 0)[0]
-    texts = [MC[0].question_text.upper().replace("?", " ?"), "What is 90 plus 1?"]
+    document = bundles(MC, 4, 0)[0]
+    # the hidden anchor, one that is shown, and one of another bundle
+    others = [seed.question_text for seed in MC if seed.question_text not in shown(document)]
+    copies = [MC[0].question_text, shown(document)[0], others[-1]]
+    texts = [text.upper().replace("?", " ?") for text in copies] + ["What is 90 plus 1?"]
     drafts = [
         json.dumps({"question_text": text, "choices": ["1", "2", "3", "4"], "ground_truth": "4"})
         for text in texts
@@ -154,9 +176,9 @@ def test_a_copy_of_a_seed_is_invalid_and_another_question_is_not(make_policy, mo
         generator, "sample", lambda *args, **more: [[answer(draft) for draft in drafts]]
     )
     row = generator.write_questions(
-        policy, [document], (0, 1), replace(cfg, questions_per_doc=2), policy
+        policy, [document], (0, 1), replace(cfg, questions_per_doc=4), policy
     )[0]
-    assert [draft.reason for draft in row] == ["copies_seed", None]
+    assert [draft.reason for draft in row] == ["copies_seed"] * 3 + [None]
 
 
 def test_a_runs_questions_file_gives_its_valid_drafts(tmp_path):
@@ -275,33 +297,73 @@ def test_what_is_not_kept_drops_out_and_what_follows_the_questions_stays():
 # ---------------------------------------------------------------- dev-set refresh
 
 
+POOL = [Question(f"New {i}", [], "1", f"n-{i}") for i in range(6)]
+
+
+def ids_of(dev_set):
+    return {question.question_id for question in dev_set.questions}
+
+
 def test_the_hardest_and_the_easiest_tenth_leave_for_good():
-    dev_set = DevSet(
-        MC,
-        [Question(f"New {i}", [], "1", f"n-{i}") for i in range(6)] + MC[:2],
-        Config(dev_refresh=3),
-    )
+    dev_set = DevSet(MC, POOL + MC[:2], Config(dev_refresh=3))
     solved = torch.linspace(0, 1, 20)[
         torch.randperm(20, generator=torch.Generator().manual_seed(0))
     ]
     before = dev_set.questions
-    assert dev_set.refresh(solved[:, None].repeat(1, 4)) == 4
-    gone = {question.question_id for question in before} - {
-        question.question_id for question in dev_set.questions
-    }
+    dev_set.remember(solved[:, None].repeat(1, 4))
+    assert dev_set.refresh() == 4
+    gone = {question.question_id for question in before} - ids_of(dev_set)
     order = solved.argsort().tolist()
-    assert (
-        gone == {before[i].question_id for i in order[:2] + order[-2:]}
-        and len(dev_set.questions) == 20
-    )
+    assert gone == {before[i].question_id for i in order[:2] + order[-2:]}
+    assert len(dev_set.questions) == 20
+
     seen = set(gone)
     for _ in range(5):
-        dev_set.refresh(torch.rand(20, 4))
-        assert not seen & {question.question_id for question in dev_set.questions}
-    assert dev_set.next == 26, (
-        "six new ones in all: the pool ran dry, and two of its items were dev questions already"
-    )
+        dev_set.remember(torch.rand(20, 4))
+        dev_set.refresh()
+        assert not seen & ids_of(dev_set)
+    # six new ones in all: the pool ran dry, and two of its items were dev questions already
+    assert dev_set.next == 26
     assert len(dev_set.questions) == 20
+
+
+def test_a_refresh_looks_at_all_iterations_since_a_question_came_not_at_the_last():
+    """Ten questions, so one from either end: the first by .5, .1 and the last by .5, .9 on average;
+    in the last iteration the third is the hardest and the fourth the easiest.
+    """
+    dev_set = DevSet(MC[:10], POOL, Config(dev_refresh=2))
+    early, late = torch.full((10,), 0.5), torch.full((10,), 0.5)
+    early[0], early[9], early[2], early[3] = 0.0, 1.0, 0.8, 0.2
+    late[0], late[9], late[2], late[3] = 0.2, 0.8, 0.1, 0.9
+    for r in (early, late):
+        dev_set.remember(r[:, None].repeat(1, 4))
+    dev_set.refresh()
+    assert {f"q-{i}" for i in range(10)} - ids_of(dev_set) == {"q-0", "q-9"}
+    # those that stay keep their history, those that come have none
+    assert [times for _, times in dev_set.history] == [2] * 8 + [0] * 2
+    assert sum(total for total, _ in dev_set.history) == pytest.approx(8 * 1.0 - 0.1 + 0.1)
+
+
+def test_a_question_that_was_never_checked_stays():
+    dev_set = DevSet(MC[:10], POOL, Config(dev_refresh=2))
+    r = torch.rand(10, 4)
+    r[4] = float("nan")
+    dev_set.remember(r)
+    # an iteration in which the dev questions were not asked
+    dev_set.remember(torch.zeros(0, 0))
+    assert dev_set.refresh() == 2 and "q-4" in ids_of(dev_set)
+
+
+def test_the_history_goes_through_a_checkpoint():
+    dev_set = DevSet(MC, POOL, Config(dev_refresh=2))
+    dev_set.remember(torch.rand(20, 4))
+    other = DevSet(MC, POOL, Config(dev_refresh=2))
+    other.load(json.loads(json.dumps(dev_set.state())))
+    r = torch.rand(20, 4)
+    for one in (dev_set, other):
+        one.remember(r)
+        one.refresh()
+    assert other.questions == dev_set.questions
 
 
 def test_the_period_is_exact():
@@ -330,6 +392,7 @@ def test_the_period_is_exact():
         (["--gate_tau", "0.2", "--gate_share", "0.2"], "expected none beside gate_share"),
         (["--gate_tau", "-1"], "gate_tau = -1.0: expected 0 or more"),
         (["--gate_tau_max", "0.2"], "gate_tau_max = 0.2: expected none unless"),
+        (["--seed_questions", "1"], "seed_questions = 1: expected 0, or at least 2"),
         (["--keep_share", "0"], "keep_share = 0.0: expected a number above 0"),
     ],
 )
@@ -388,6 +451,20 @@ def paid_documents(rows, t):
 
 
 @pytest.mark.slow
+def test_dev_only_trains_on_the_answers_that_are_there_and_samples_nothing_twice(tmp_path, few):
+    metrics, questions = run_toy(tmp_path, "x", **few, train_on="dev")
+    assert questions == []
+    for line in metrics:
+        # of the 24 x 4 dev answers those of mixed questions
+        dev_tokens = 24 * 4 * line["dev_tokens_mean"]
+        share = line["tokens_trained"] / dev_tokens
+        assert 0 < share < 1 and abs(share - line["dev_mixed_share"]) < 0.1
+        assert line["solver_grad_norm"] > 0 and line["generator_grad_norm"] is None
+    # the last one is tested, too
+    assert metrics[0]["tokens_sampled"] == round(24 * 4 * metrics[0]["dev_tokens_mean"])
+
+
+@pytest.mark.slow
 def test_rlvr_changes_the_solver_and_not_what_is_drafted_scored_or_paid_in_the_same_iteration(
     tmp_path, few
 ):
@@ -402,21 +479,22 @@ def test_rlvr_changes_the_solver_and_not_what_is_drafted_scored_or_paid_in_the_s
     assert plain[0]["rlvr_solved_share"] is None and 0 < hybrid[0]["rlvr_solved_share"] < 1
     assert (
         plain[0]["tokens_trained"] < hybrid[0]["tokens_trained"]
-        and plain[1]["dev_accuracy"] != hybrid[1]["dev_accuracy"]
+        and plain[1]["dev_entropy"] != hybrid[1]["dev_entropy"]
     )
 
 
 @pytest.mark.slow
 def test_a_refreshed_dev_set_survives_a_resume(tmp_path, few):
-    changes = {**few, "dev_refresh": 1, "dev_pool": config.TOY["dev"]}
-    whole, _ = run_toy(tmp_path, "whole", **changes)
+    changes = {**few, "dev_refresh": 2, "dev_pool": config.TOY["dev"]}
+    whole, _ = run_toy(tmp_path, "whole", **changes | {"iterations": 3})
     run_toy(tmp_path, "halves", **changes | {"iterations": 1})
-    train.train(parse(["--resume", str(tmp_path / "halves"), "--iterations", "2"]))
+    # what iteration 1 saw decides who leaves after iteration 2
+    train.train(parse(["--resume", str(tmp_path / "halves"), "--iterations", "3"]))
     halves = [json.loads(line) for line in open(tmp_path / "halves" / "metrics.jsonl")]
-    assert [x["dev_replaced"] for x in whole] == [4, 4]
+    assert [x["dev_replaced"] for x in whole] == [None, 4, None]
     aside = ("seconds", "peak_memory_mb", "test_accuracy", "test_standard_error", "tokens_sampled")
-    for key in set(whole[1]) - set(aside):
-        assert whole[1][key] == halves[1][key], key
+    for key in set(whole[2]) - set(aside):
+        assert whole[2][key] == halves[2][key], key
 
 
 @pytest.mark.slow
@@ -428,10 +506,10 @@ def test_a_refreshed_dev_set_survives_a_resume(tmp_path, few):
             lambda m, q: any(x["status"] == "valid" and x["choices"] == [] for x in q),
         ),
         (
-            {"seed_questions": 3},
+            {"seed_questions": 4},
             lambda m, q: (
                 any(x["status"] == "valid" for x in q)
-                and all(x["doc_id"].count("+") == 2 for x in q)
+                and all(x["doc_id"].count("+") == 3 for x in q)
             ),
         ),
         ({"solver_keep": "top", "keep_per_doc": 1}, lambda m, q: m[0]["kept_share"] < 1),
