@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from dugrpo import ADVANTAGES
-from rewards import REWARDS
+from rewards import REWARDS, parse
 
 # The embedded world lies beside this file, wherever the command is typed.
 ROOT = Path(__file__).resolve().parent
@@ -104,16 +104,17 @@ class Config:
     max_choices: int = f(
         8, "most choices of a valid question (the prompt in generator.py says 4 to 8)", "", 8)
     reward: str = f(
-        "influence", "what a valid question earns (rewards.py); fixed: nothing, the generator "
-        "never moves", "s_hat", "influence")
+        "influence", "what a valid question earns (rewards.py), or a weighted sum such as "
+        "'influence + 0.5 spice:group_std', each term with its own advantages; fixed: nothing, the "
+        "generator never moves", "s_hat", "influence")
     similarity: str = f(
         "preconditioned_cosine", "how a question is compared with g_dev: by its raw gradient, or "
         "preconditioned: by the direction AdamW would take", "cos(g_dev, Gamma)",
         "preconditioned_cosine")
     advantage: str = f("dugrpo", "how scores become advantages (dugrpo.py)", "A_gen", "dugrpo")
     invalid_score: float | None = f(
-        None, "score of a draft that is no valid question; none: the reward's own, 0 for influence",
-        "", 0)
+        None, "score of a draft that is no valid question; none: the reward's own, 0 for influence "
+        "(in a sum, each its own)", "", 0)
 
     # ---------------------------------------------------------------- updates
     # one AdamW per role, constant learning rate
@@ -231,6 +232,21 @@ class Config:
     def answers_per_step(self):
         # if every draft is valid
         return self.drafts_per_step * self.answers_per_question             # D n m
+
+    @property
+    def terms(self):
+        """The terms of reward, with what they leave to the run filled in."""
+        found = []
+        for term in parse(self.reward):
+            own = REWARDS[term.name][1]
+            invalid = own if self.invalid_score is None else self.invalid_score
+            advantage = term.advantage or self.advantage
+            found.append(term._replace(advantage=advantage, invalid=invalid))
+        return found
+
+    @property
+    def by_influence(self):
+        return any(term.name == "influence" for term in self.terms)
 
     def save(self, path):
         """Writes every field as JSON, whole or not at all; engine/flags.py: load reads it."""

@@ -114,6 +114,7 @@ class Found:
     solved: Answered            # (Q, m)
     problems: Answered          # what the solver learnt from beside them (extensions.py)
     score: object               # (Q,) what a question earns, or None: nobody is paid
+    earned: dict                # {rewards.Term: (Q,)} of which that is the weighted sum
     A_gen: object               # (D, n)
     kept: object                # (Q,) booleans: did the solver learn from it
     generator_step: dict        # what policy.update returns

@@ -103,7 +103,7 @@ class Study(MainRecipe):
         """All that are in use; none where nobody needs their answers this time."""
         cfg = self.cfg
         due = self.refreshed.due(t) or t % cfg.dev_every == 0 or t == cfg.iterations
-        trains = cfg.reward == "influence" or cfg.train_on == "dev"
+        trains = cfg.by_influence or cfg.train_on == "dev"
         return self.refreshed.questions if trains or due else []
 
     def questions(self, drafted, t):
@@ -168,7 +168,7 @@ def study_of(cfg, documents, dev, questions_of, prompt_length):
             return prompt_length(document) <= cfg.max_prompt_tokens
 
         documents = bundles(dev, cfg.seed_questions, cfg.seed, fits)
-    on = (cfg.train_on != "generated", cfg.reward != "influence", cfg.solver_keep != "all",
+    on = (cfg.train_on != "generated", not cfg.by_influence, cfg.solver_keep != "all",
           cfg.rlvr, cfg.gate_share, cfg.gate_tau is not None, cfg.dev_ema, cfg.dev_refresh)
     if not any(on):
         return MainRecipe(cfg, documents, dev)

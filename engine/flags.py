@@ -22,6 +22,7 @@ from config import (
     CHANGEABLE, CHOICES, FILES, PRESETS, SECTIONS, SETTINGS, SHORT_NAMES, TOY, TOY_FREE, TOY_HARD,
     Config)
 from data import InputError
+from dugrpo import ADVANTAGES
 from rewards import REWARDS
 
 # What --help prints first, and what stands behind each.
@@ -173,7 +174,9 @@ def from_flags(flags):
     cfg = Config(**values, given=tuple(given))
     if cfg.invalid_score is None:
         cfg = replace(cfg, invalid_score=invalid_score(cfg.reward))
-    what = {"dev": "dev-only", "file": "file"}.get(cfg.train_on, cfg.reward)
+    # a sum without its spaces
+    paid = re.sub(r"[^\w.+-]+", "-", cfg.reward.replace(" ", ""))
+    what = {"dev": "dev-only", "file": "file"}.get(cfg.train_on, paid)
     return check(replace(cfg, run=cfg.run or f"runs/{cfg.preset}-{what}-seed{cfg.seed}"))
 
 
@@ -197,8 +200,8 @@ def absolute(path):
 
 
 def invalid_score(reward):
-    """What an invalid draft scores; check() has something to say of a reward that is unknown."""
-    return REWARDS[reward][1] if reward in REWARDS else 0.0
+    """What an invalid draft scores; None for a sum, whose terms say so each for itself."""
+    return REWARDS[reward][1] if reward in REWARDS else None
 
 
 def preset_of(model):
@@ -418,10 +421,23 @@ def check_sources(cfg):
         none = f"the preset {cfg.preset!r} brings none of its own"
         raise InputError(f"missing {' and '.join(lacking)}: {none}")
     for name, choices in CHOICES.items():
-        need(cfg, name, getattr(cfg, name) in choices, f"one of {', '.join(choices)}")
+        if name != "reward":
+            need(cfg, name, getattr(cfg, name) in choices, f"one of {', '.join(choices)}")
+    check_reward(cfg)
     if cfg.truth is not None:
         dotted = all(part.isidentifier() for part in cfg.truth.split("."))
         need(cfg, "truth", dotted, "the name of a module, such as toy.truth")
+
+
+def check_reward(cfg):
+    """A name, or a sum of terms whose names and advantages we know."""
+    try:
+        terms = cfg.terms
+    except ValueError as error:
+        raise InputError(f"reward = {cfg.reward!r}: {error}") from None
+    for term in terms:
+        need(cfg, "reward", term.advantage in ADVANTAGES,
+             f"after a colon one of {', '.join(ADVANTAGES)}, not {term.advantage!r}")
 
 
 def check_ranges(cfg):
@@ -468,10 +484,10 @@ def check_training(cfg):
 
 
 def check_gate(cfg):
-    gated = cfg.reward == "influence"
-    need(cfg, "gate_share", not cfg.gate_share or gated, "0 unless reward = 'influence'")
+    gated = cfg.by_influence
+    need(cfg, "gate_share", not cfg.gate_share or gated, "0 unless influence is a reward")
     need(cfg, "gate_share", cfg.gate_share <= 1, "at most 1")
-    need(cfg, "gate_tau", cfg.gate_tau is None or gated, "none unless reward = 'influence'")
+    need(cfg, "gate_tau", cfg.gate_tau is None or gated, "none unless influence is a reward")
     need(cfg, "gate_tau", cfg.gate_tau is None or not cfg.gate_share, "none beside gate_share")
     need(cfg, "gate_tau_max", cfg.gate_tau_max is None or cfg.gate_share,
          "none unless there is a gate_share")

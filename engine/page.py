@@ -539,7 +539,9 @@ def extremes(run, k):
     chosen = {}
     for t, drafts in run["drafts"].items():
         s = grid(drafts, run["config"])
-        A = {mode: dugrpo(s, mode) for mode in MODES} if s is not None else {}
+        # the terms of a sum become advantages each by itself, which their total does not show
+        one = s is not None and "+" not in str(run["config"].get("reward"))
+        A = {mode: dugrpo(s, mode) for mode in MODES} if one else {}
 
         def rank(draft):
             found = draft.get("solved") if s is None else score_of(draft, run["config"])

@@ -445,6 +445,17 @@ def few(tmp_path):
     return files
 
 
+def both_terms_are_logged(metrics, questions):
+    """And the score is their weighted sum."""
+    for x in questions:
+        if x["status"] == "valid":
+            total = x["terms"]["influence"] + 0.5 * x["terms"]["spice"]
+            assert x["score"] == pytest.approx(total, abs=1e-6)
+            assert x["terms"]["influence"] == x["s_hat"]
+    assert any(line["generator_grad_norm"] for line in metrics)
+    return all(set(line["terms_mean"]) == {"influence", "spice"} for line in metrics)
+
+
 def paid_documents(rows, t):
     """In how many documents of iteration t did a question earn anything."""
     return len({x["slot"][0] for x in rows if x["iteration"] == t and x["s_hat"]})
@@ -512,6 +523,7 @@ def test_a_refreshed_dev_set_survives_a_resume(tmp_path, few):
                 and all(x["doc_id"].count("+") == 3 for x in q)
             ),
         ),
+        ({"reward": "influence + 0.5 spice:group_std"}, both_terms_are_logged),
         ({"solver_keep": "top", "keep_per_doc": 1}, lambda m, q: m[0]["kept_share"] < 1),
         (
             # of two documents the one whose scores differ less

@@ -148,7 +148,7 @@ def update_solver_stage(p):
 
 
 def influence_stage(p):
-    if p.cfg.reward != "influence":
+    if not p.cfg.by_influence:
         return Stage("influence")
     s, dev, groups = p.shapes["solver"], p.groups("dev", kept=True), p.groups("answer", kept=True)
     found, most, flops, moved, seconds = training(p, s, [dev] if dev else [])
@@ -238,7 +238,7 @@ def plan(p):
 def minutes(p, stages):
     """Of an average iteration: some stages are not in each."""
     every = {"evaluate": p.cfg.eval_every, "checkpoint": p.cfg.checkpoint_every}
-    if p.cfg.reward != "influence":
+    if not p.cfg.by_influence:
         every["dev"] = p.cfg.dev_every
     return sum(stage.seconds / every.get(stage.name, 1) for stage in stages.values()) / 60
 
