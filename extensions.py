@@ -26,7 +26,7 @@ from collections import Counter
 
 import torch
 
-from data import document_batch
+from data import InputError, document_batch
 from dugrpo import has_gradient
 from engine.pools import bundles, instead, load_written, unlike
 
@@ -167,6 +167,9 @@ def study_of(cfg, documents, dev, questions_of, prompt_length):
         def fits(document):
             return prompt_length(document) <= cfg.max_prompt_tokens
 
+        if len(dev) < 2:
+            raise InputError(f"{cfg.dev}: expected at least 2 questions beside seed_questions = "
+                             f"{cfg.seed_questions}, since one of a bundle is never shown")
         documents = bundles(dev, cfg.seed_questions, cfg.seed, fits)
     on = (cfg.train_on != "generated", not cfg.by_influence, cfg.solver_keep != "all",
           cfg.rlvr, cfg.gate_share, cfg.gate_tau is not None, cfg.dev_ema, cfg.dev_refresh)

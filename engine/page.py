@@ -540,7 +540,7 @@ def extremes(run, k):
     for t, drafts in run["drafts"].items():
         s = grid(drafts, run["config"])
         # the terms of a sum become advantages each by itself, which their total does not show
-        one = s is not None and "+" not in str(run["config"].get("reward"))
+        one = s is not None and str(run["config"].get("reward")).isidentifier()
         A = {mode: dugrpo(s, mode) for mode in MODES} if one else {}
 
         def rank(draft):

@@ -155,6 +155,12 @@ def test_bundles_are_fixed_over_a_run_and_others_with_another_seed():
     assert bundles(MC, 4, 0) == bundles(MC, 4, 0) != bundles(MC, 4, 1)
 
 
+def test_one_dev_question_makes_no_bundle():
+    cfg = Config(seed_questions=4, dev="dev.json")
+    with pytest.raises(InputError, match="dev.json: expected at least 2 questions"):
+        extensions.study_of(cfg, [], MC[:1], None, len)
+
+
 def test_seeds_are_left_out_until_the_prompt_fits():
     for most, expected in ((2, 2), (0, 1)):
         documents = bundles(MC, 4, 0, lambda document: len(shown(document)) <= most)
