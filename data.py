@@ -63,6 +63,8 @@ class Question:
     choices: list[str]
     ground_truth: str
     question_id: str = ""
+    # free-form: other texts that are as right
+    aliases: tuple = ()
 
     @property
     def letter(self):

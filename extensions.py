@@ -28,7 +28,8 @@ import torch
 
 from data import Document, document_batch
 from engine.overlap import folded
-from engine.readers import load_items, read_question
+from engine.layouts import read_question
+from engine.readers import load_items
 
 
 class MainRecipe:
