@@ -178,7 +178,7 @@ def study_of(cfg, documents, dev, questions_of, prompt_length):
 
 # ---------------------------------------------------------------- questions from files
 
-def load_written(path):
+def load_written(path, say=print):
     """Questions that some model wrote beforehand: a question file, or a run's questions.jsonl.
 
     Of the latter's drafts the valid ones count. Raises InputError.

@@ -111,8 +111,8 @@ class Item(dict):
 
 def folded_name(name):
     """
-    >>> folded_name("Correct Answer") == folded_name("correct_answer") == folded_name("correctAnswer")
-    True
+    >>> folded_name("Correct Answer"), folded_name("correct_answer"), folded_name("correctAnswer")
+    ('correctanswer', 'correctanswer', 'correctanswer')
     """
     return re.sub(r"[^a-z0-9]", "", str(name).lower())
 
@@ -245,8 +245,8 @@ def user_turn(turns, name, found):
     first = roles.index("user") if "user" in roles else 0
     after = set(roles[first + 1:])
     if roles.count("user") != 1 or "assistant" in roles[:first] or after and name == "prompt":
-        raise InputError(f"{found.where}: '{name}' has the turns {shorten(', '.join(map(str, roles)))}"
-                         ", expected one user turn")
+        turns = shorten(", ".join(map(str, roles)))
+        raise InputError(f"{found.where}: '{name}' has the turns {turns}, expected one user turn")
     if "system" in roles:
         found.notes.append("have a system message, which is left out")
     content = said[first][1]
@@ -277,8 +277,8 @@ def choices_of(item, found):
 
     for name, choices, _ in sources[1:]:
         if choices != sources[0][1]:
-            raise InputError(f"{found.where}: {sources[0][0]!r} and {name!r} both hold choices, and "
-                             "not the same, expected one of them")
+            raise InputError(f"{found.where}: {sources[0][0]!r} and {name!r} both hold choices, "
+                             "and not the same, expected one of them")
     if sources and not set(wrong) <= set(sources[0][1]):
         raise InputError(f"{found.where}: distractors that are not among {sources[0][0]!r}, "
                          "expected all choices in one place")
@@ -324,9 +324,9 @@ def text_and_label(choice, number, where):
     parts = Item(choice, where)
     texts, labels = parts.every(TEXT_OF_CHOICE), parts.every(LABEL_OF_CHOICE)
     if len(texts) != 1 or len(labels) > 1 or len(parts) > 1 + len(labels):
-        raise InputError(f"{where}: choice {number} is an object with "
-                         f"{shorten(', '.join(map(str, choice)))}, expected a string, or a text and "
-                         "its label")
+        names = shorten(", ".join(map(str, choice)))
+        raise InputError(f"{where}: choice {number} is an object with {names}, expected a string, "
+                         "or a text and its label")
     return parts[texts[0]], parts[labels[0]] if labels else None
 
 
@@ -513,7 +513,7 @@ def counting(founds):
             elif not key.texts:
                 count.from_zero += key.number == 0
                 count.from_one += key.number == n
-            count.indices += not key.texts
+            count.indices += not key.texts and 0 <= key.number <= n
             count.texts += bool(key.texts) and not 0 <= key.number < n
     return seen
 
@@ -530,15 +530,16 @@ def meanings(key, found, seen, total):
     wanted = f"expected the text of a choice or a letter from A to {ascii_uppercase[n - 1]}"
 
     if key.texts:
-        as_index = count.indices > 0 or found.zero
-        if not as_index and (not key.typed or count.texts or key.number >= n):
+        as_index = found.zero or count.indices > total // 100
+        as_text = count.texts > total // 100
+        if not as_index and (not key.typed or as_text or key.number >= n):
             return key.texts, None
-        if as_index and not count.texts and key.typed and base is not None:
+        if as_index and not as_text and key.typed and base is not None:
             return indices, None
         why = (f"{key.name!r} is {key.value}, the text of one choice and perhaps the index of "
                f"another, {wanted}")
         return list(dict.fromkeys(key.texts + indices)), why
-    if count.texts and not found.zero and key.name in ANSWER:
+    if count.texts > total // 100 and not found.zero:
         return [], None
     why = (f"{key.name!r} is {key.value}, and nothing in the file shows whether such an index "
            f"counts from 0 or from 1, {wanted}")
@@ -642,8 +643,8 @@ def aliases_of(item, where):
 def final(text, name, where):
     r"""The text of an answer or of a worked solution -> the answer. Raises InputError.
 
-    >>> final("4 bags of 5 are <<4*5=20>>20.\n#### 1,020", "answer", ""), final("x = 3", "answer", "")
-    ('1020', 'x = 3')
+    >>> final("4 bags of 5 are <<4*5=20>>20.\n#### 1,020", "answer", "")
+    '1020'
     >>> final(r"So it is \boxed{\frac{1}{2}}.", "solution", "")
     '\\frac{1}{2}'
     """

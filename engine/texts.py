@@ -193,8 +193,9 @@ def known_encoding(name):
 
 
 def html_text(text, path=""):
-    r"""
-    >>> html_text("<head><title>x</title></head><h1>Ice</h1><p>It &lt; melts</p><ul><li>a<li>b</ul>")
+    r"""A page -> the text that a reader of it sees.
+
+    >>> html_text("<head><title>x</title></head><h1>Ice</h1><p>It &lt; melts<ul><li>a<li>b</ul>")
     '# Ice\n\nIt < melts\n\n- a\n- b'
     """
     page = Page()
