@@ -85,8 +85,8 @@ class Config:
 
     # ---------------------------------------------------------------- data
     documents: str | None = f(
-        None, "what the generator reads: a file, hf://..., or a folder of notes (docs/own-data.md); "
-        "none: the preset's", "", "12,260 chunks")
+        None, "what the generator reads: a file, hf://..., or a folder of notes "
+        "(docs/own-data.md); none: the preset's", "", "12,260 chunks")
     dev: str | None = f(
         None, "the questions that say what is useful; none: the preset's", "",
         "800 SuperGPQA science questions")

@@ -42,7 +42,6 @@ import solver as solver_role
 from data import Document, Found, InputError, Question, keep_fitting
 from dugrpo import dugrpo
 from engine import checkpoint, ranks, room, summary
-from engine.files import printable
 from engine.log import Clock, Log
 from engine.models import device_of
 from engine.overlap import Overlap
@@ -239,8 +238,7 @@ def load_data(cfg, solver, generator, log):
         questions, skipped = keep_fitting(new, length, cfg.max_prompt_tokens, f"{name} questions")
         copies = f", {len(everything) - len(new)} as dev questions" if known else ""
         if path:
-            log.say(f"{len(questions)} {name} questions from {printable(path)}, {skipped} left out "
-                    f"as too long{copies}; {summary.of_questions(questions)}")
+            log.say(summary.line(questions, f"{name} questions", path, skipped, copies))
         return questions
 
     documents = []
@@ -248,8 +246,7 @@ def load_data(cfg, solver, generator, log):
         documents = read_documents(cfg, generator, log.say)
         documents, skipped = keep_fitting(
             documents, prompt_length, cfg.max_prompt_tokens, "documents")
-        log.say(f"{len(documents)} documents from {printable(cfg.documents)}, {skipped} left out "
-                f"as too long; {summary.of_documents(documents)}")
+        log.say(summary.line(documents, "documents", cfg.documents, skipped))
     dev, test = questions_of("dev"), questions_of("test")
     study = extensions.study_of(cfg, documents, dev, questions_of, prompt_length)
     log.overlap = Overlap({"dev": study.all_dev(), "test": test})

@@ -5,6 +5,7 @@
 
 Here documents are cut and counted in words, since a run cuts them in tokens of its generator.
 """
+import os
 import sys
 from collections import Counter
 from string import ascii_uppercase
@@ -20,6 +21,13 @@ LONGEST = 600
 
 # ---------------------------------------------------------------- in a line
 
+def line(items, what, path, too_long, copies=""):
+    """Questions or documents that were loaded -> what a run says of them."""
+    about = (of_documents if items and hasattr(items[0], "content") else of_questions)(items)
+    return (f"{len(items)} {what} from {printable(path)}, {too_long} left out as too long{copies}; "
+            f"{about}")
+
+
 def of_questions(questions):
     """-> how many choices they have, the share of each key, the longest, how many are there twice.
 
@@ -29,7 +37,7 @@ def of_questions(questions):
     """
     counts = Counter(len(question.choices) for question in questions)
     told = [f"{n or 'none, free-form'} ({many(counts[n], 'question')})" for n in sorted(counts)]
-    parts = [f"choices: {', '.join(told)}"]
+    parts = [f"choices: {', '.join(told) or 'no question'}"]
 
     keys = Counter(question.letter for question in questions if question.choices)
     if keys:
@@ -64,19 +72,27 @@ def many(n, what):
 def show(cfg):
     """Prints every file of a run with three of its items. Raises InputError."""
     # a terminal may lack a letter that a document has
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        show_files(cfg)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `| head` has seen enough; nothing may be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def show_files(cfg):
     for name in FILES:
         path = getattr(cfg, name)
         if not path or name == "documents" and (cfg.train_on != "generated" or cfg.seed_questions):
             continue
         if name == "documents":
             items = readers.load_documents(path, cfg.max_chunk_tokens)
-            line = of_documents(items)
+            about = of_documents(items)
         else:
             items = readers.load_questions(path)
-            line = of_questions(items)
-        print(f"{name}: {len(items)} from {printable(path)}; {line}\n")
+            about = of_questions(items)
+        print(f"{name}: {len(items)} from {printable(path)}; {about}\n")
         for i in sorted({0, len(items) // 2, len(items) - 1}):
             print(as_shown(items[i]) + "\n")
 
