@@ -346,7 +346,8 @@ def columns_of(item, where):
     """Choices in fields of their own, A, B, C ... or option1, option2 ... -> sources."""
     groups = {}
     for name in item:
-        match = COLUMN.fullmatch(folded_name(name))
+        # "options" is no option called s
+        match = None if folded_name(name) in KNOWN else COLUMN.fullmatch(folded_name(name))
         if match and isinstance(item[name], str) or match and match[1] and is_number(item[name]):
             place = int(match[2]) if match[2].isdigit() else ascii_lowercase.index(match[2]) + 1
             group = groups.setdefault((match[1], match[2].isdigit()), {})
@@ -356,9 +357,10 @@ def columns_of(item, where):
         first = min(group)
         spelt = not prefix and all(name.isupper() for name in group.values())
         least = 2 if prefix or spelt else 3
-        if len(group) < least or digits and not prefix or first > 1:
+        sure = prefix in ("option", "choice", "ending")
+        if not sure and (len(group) < least or digits and not prefix or first > 1):
             continue
-        if sorted(group) != list(range(first, first + len(group))):
+        if first > 1 or sorted(group) != list(range(first, first + len(group))):
             raise InputError(f"{where}: the choices {', '.join(sorted(group.values()))} leave a "
                              "gap, expected one in each")
         names = [group[place] for place in sorted(group)]
@@ -408,13 +410,19 @@ def refuse_lost_choices(item):
         if not empty and LIKE_CHOICES.search(short) and not INDEX.fullmatch(str(value)):
             raise InputError(f"{item.where}: {name!r} speaks of choices and is {kind(value)} that "
                              "is not understood, expected 'choices' with a list of strings")
-    answers = [str(item[name]) for name in item.every(ANSWER)]
+    answers = {str(item[name]) for name in item.every(ANSWER)}
     for name, value in item.items():
-        texts = list(value.values()) if isinstance(value, dict) else value
-        if isinstance(texts, list) and folded_name(name) != "aliases" and set(answers) & set(
-                text for text in texts if isinstance(text, str)):
+        texts = among(value)
+        if len(texts) >= 2 and answers & set(texts) and "alias" not in folded_name(name):
             raise InputError(f"{item.where}: {name!r} holds the answer among others, as choices "
                              "do, expected choices under 'choices' or 'options'")
+
+
+def among(value):
+    """The texts of a list, or of an object whose keys are letters or digits."""
+    if isinstance(value, dict) and all(len(str(key)) == 1 for key in value):
+        value = list(value.values())
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
 
 
 POINTERS = set(map(folded_name, POINTER))
@@ -493,6 +501,9 @@ class Counting:
             return 1
         return None
 
+    def mixed(self, n):
+        return self.from_zero > n // 100 and self.from_one > n // 100
+
 
 def counting(founds):
     """All that a file holds -> {name of a field: Counting}."""
@@ -524,6 +535,10 @@ def meanings(key, found, seen, total):
     if key.number is None:
         return key.texts, None
     count = seen[key.name]
+    if count.mixed(total) and not key.texts:
+        raise InputError(f"{found.where}: {key.name!r} is the index {key.value}, and the file "
+                         "counts from 0 in some items and from 1 in others, expected texts or "
+                         "letters")
     base = 0 if found.zero else count.base(total)
     bases = (0, 1) if base is None else (base,)
     indices = [key.number - b for b in bases if 0 <= key.number - b < n]
