@@ -193,6 +193,7 @@ def is_number(value):
 
 
 def shorten(value, width=80):
-    """One line of at most width characters, for messages."""
-    text = " ".join(str(value).split())
+    """One line of at most width characters, for messages; nothing in it moves the cursor."""
+    text = " ".join(str(value).split())[:width + 1]
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     return text if len(text) <= width else text[:width - 3] + "..."

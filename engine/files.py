@@ -413,7 +413,7 @@ def parquet_rows(stream, path):
             for row in batch.to_pylist():
                 number += 1
                 yield f"row {number}", row
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise InputError(f"{printable(path)}: a damaged Parquet file: "
                          f"{shorten(error, 200)}") from None
     if not number:

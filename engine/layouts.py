@@ -171,8 +171,8 @@ def read_item(item, question_id, where):
     item = Item(unfolded(item, where), where)
     if item.name(ID) is None:
         name = item.name(OTHER_ID)
-        if name is not None and isinstance(item[name], str) and item[name].strip():
-            question_id = f"{item[name]}"
+        if name is not None and isinstance(item[name], str):
+            question_id = as_text(item[name], name, where)
     found = Found(where, question_id, "")
     found.text = question_of(item, found)
     found.choices, found.labels = choices_of(item, found)

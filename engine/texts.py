@@ -11,6 +11,7 @@ Of a page neither scripts nor styles nor anything else that a reader does not se
 text is as good as pypdf's reading of it: look at it (--show_data) before a long run.
 """
 import io
+import logging
 import re
 from html.parser import HTMLParser
 
@@ -221,13 +222,30 @@ def read_pdf(path):
                          "pypdf); or make a .txt of it with pdftotext") from None
     with opened(path) as (stream, _):
         raw = read_whole(stream, path)
+    complaints = []
+    logger = logging.getLogger("pypdf")
+    logger.handlers, logger.propagate = [Complaints(complaints)], False
     try:
         pages = [page.extract_text() or "" for page in pypdf.PdfReader(io.BytesIO(raw)).pages]
     except Exception as error:
         # broken, encrypted or hostile: what pypdf raises on these has no common class
         raise InputError(f"{printable(path)}: pypdf cannot read this PDF: "
                          f"{type(error).__name__}: {shorten(error)}") from None
+    if complaints:
+        print(f"{printable(path)}: a damaged PDF, some of whose text may be missing: "
+              f"{shorten(printable(complaints[0]))}")
     return "\n\n".join(pages).replace("\0", "")
+
+
+class Complaints(logging.Handler):
+    """What pypdf logs while it mends a file, into a list."""
+
+    def __init__(self, found):
+        super().__init__(logging.WARNING)
+        self.found = found
+
+    def emit(self, record):
+        self.found.append(record.getMessage())
 
 
 READERS = {
