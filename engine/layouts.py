@@ -55,6 +55,7 @@ DISTRACTOR = re.compile(r"(distractor|(incorrect|wrong)(answer|option|choice)?)s
 LIKE_CHOICES = re.compile(r"option|choice|distractor|incorrect|wrong|candidate|alternativ|ending|"
                           r"mc\d?target|^op[a-z]$")
 INDEX = re.compile(r"-?\d{1,4}(\.0)?")
+LETTER = re.compile(r"\(?[A-J]\)?")
 # Ours: what has more words, and sentences, is a solution and no answer that could be compared.
 LONGEST_ANSWER = 30
 
@@ -348,25 +349,34 @@ def columns_of(item, where):
     for name in item:
         # "options" is no option called s
         match = None if folded_name(name) in KNOWN else COLUMN.fullmatch(folded_name(name))
-        if match and isinstance(item[name], str) or match and match[1] and is_number(item[name]):
-            place = int(match[2]) if match[2].isdigit() else ascii_lowercase.index(match[2]) + 1
-            group = groups.setdefault((match[1], match[2].isdigit()), {})
-            group[place] = name
+        if match:
+            prefix, place = match[1], match[2]
+            number = int(place) if place.isdigit() else ascii_lowercase.index(place) + 1
+            groups.setdefault((prefix, place.isdigit()), {})[number] = name
+
     sources = []
     for (prefix, digits), group in groups.items():
-        first = min(group)
-        spelt = not prefix and all(name.isupper() for name in group.values())
-        least = 2 if prefix or spelt else 3
-        sure = prefix in ("option", "choice", "ending")
-        if not sure and (len(group) < least or digits and not prefix or first > 1):
+        if not are_choices(item, prefix, digits, group):
             continue
+        first = min(group)
         if first > 1 or sorted(group) != list(range(first, first + len(group))):
             raise InputError(f"{where}: the choices {', '.join(sorted(group.values()))} leave a "
                              "gap, expected one in each")
-        names = [group[place] for place in sorted(group)]
+        names = [group[number] for number in sorted(group)]
         texts = [as_text(item[name], name, where, numbers=True) for name in names]
         sources.append((names[0], check_choices(texts, where), None))
     return sources
+
+
+def are_choices(item, prefix, digits, group):
+    """Do fields that are called so, {number: name}, hold choices? A lone "b" may be anything."""
+    if prefix in ("option", "choice", "ending"):
+        return True
+    strings = sum(isinstance(item[name], str) for name in group.values())
+    if not prefix:
+        capital = all(name.strip().isupper() for name in group.values())
+        return not digits and strings >= (2 if capital else 3)
+    return strings >= 2 and min(group) <= 1
 
 
 def distractors_of(item, where):
@@ -592,12 +602,16 @@ def place_of(found, seen, total):
 def settle(founds, bad=None):
     """All that a file holds -> Questions; what is wrong goes to `bad`, or is raised."""
     seen = counting(founds)
+    with_choices = sum(bool(found.choices) for found in founds)
     questions = []
     for found in founds:
         try:
             truth = found.truth
             if found.choices:
                 truth = found.choices[place_of(found, seen, len(founds))]
+            elif LETTER.fullmatch(truth) and with_choices > len(founds) / 2:
+                raise InputError(f"{found.where}: a letter as the answer and no choices, where "
+                                 "most items have some, expected choices")
         except InputError as error:
             if bad is None:
                 raise
@@ -638,7 +652,7 @@ def truth_of(item, found):
 
     text = as_text(value, name, found.where, numbers=True).strip()
     truth = final(text, name, found.where)
-    if re.fullmatch(r"\(?[A-J]\)?", truth):
+    if LETTER.fullmatch(truth):
         found.notes.append("have no choices and a bare letter as their answer: only that letter "
                            "will count as right")
     found.aliases = tuple(alias for alias in found.aliases if alias != truth)

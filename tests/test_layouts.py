@@ -229,6 +229,17 @@ def test_what_looks_like_choices_and_is_not_understood_is_refused(tmp_path, extr
     refused(tmp_path, row | extra)
 
 
+@pytest.mark.parametrize("change", [
+    {"A": None}, {"B": None}, {"D": ["lead"]}, {"D": ""}, {"D": float("inf")}, {"D": "tin"}])
+def test_a_column_that_is_missing_or_no_text_is_refused(tmp_path, change):
+    refused(tmp_path, MULTIPLE_CHOICE["MMLU as columns"] | change)
+
+
+def test_a_letter_without_choices_among_items_with_choices_is_bad(tmp_path):
+    rows = [number("A"), number("B"), dict(question="Which?", choices=[], answer="C")]
+    assert "line 3: a letter as the answer and no choices" in refused(tmp_path, *rows)
+
+
 def test_two_lists_of_choices_that_differ_are_refused(tmp_path):
     row = dict(question=ASKED, choices=METALS, options=METALS, answer="C")
     assert load(tmp_path, row)[0].ground_truth == "mercury"
