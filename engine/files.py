@@ -24,6 +24,7 @@ import re
 import stat
 import zlib
 from contextlib import contextmanager
+from functools import lru_cache
 from string import ascii_uppercase
 
 from data import InputError, shorten
@@ -73,6 +74,7 @@ class Twice(dict):
 
 # ---------------------------------------------------------------- names
 
+@lru_cache(256)
 def printable(name):
     r"""A path -> the same for a terminal and a log: what is no UTF-8 or no character is escaped.
 

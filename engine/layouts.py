@@ -25,6 +25,7 @@ import random
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from string import ascii_lowercase, ascii_uppercase
 
 from data import InputError, Question, is_encodable, is_number, shorten
@@ -102,20 +103,50 @@ class Item(dict):
 
     def name(self, names):
         """The first of names that the item has a value for, as it spells it; or None."""
-        spelt = (name if name in self else self.names.get(folded_name(name)) for name in names)
-        return next((name for name in spelt if name is not None), None)
+        for name in names:
+            spelt = self.spelt(name)
+            if spelt is not None:
+                return spelt
+        return None
 
     def every(self, names):
-        found = [self.name([name]) for name in names]
+        found = map(self.spelt, names)
         return [name for name in found if name is not None]
 
+    def spelt(self, name):
+        return name if name in self else self.names.get(folded_name(name))
 
+
+# A file has few names and many items.
+@lru_cache(4096)
 def folded_name(name):
     """
     >>> folded_name("Correct Answer"), folded_name("correct_answer"), folded_name("correctAnswer")
     ('correctanswer', 'correctanswer', 'correctanswer')
     """
     return re.sub(r"[^a-z0-9]", "", str(name).lower())
+
+
+@lru_cache(4096)
+def as_column(name):
+    """The name of a field that may be one of several choices -> (prefix, is it counted by digits,
+    its number); or None.
+
+    >>> as_column("option_2"), as_column("C"), as_column("options")
+    (('option', True, 2), ('', False, 3), None)
+    """
+    # "options" is no option called s
+    match = None if folded_name(name) in KNOWN else COLUMN.fullmatch(folded_name(name))
+    if not match:
+        return None
+    prefix, place = match[1], match[2]
+    number = int(place) if place.isdigit() else ascii_lowercase.index(place) + 1
+    return prefix, place.isdigit(), number
+
+
+@lru_cache(4096)
+def is_distractor(name):
+    return DISTRACTOR.fullmatch(folded_name(name)) is not None
 
 
 KNOWN = set(map(folded_name, (*QUESTION, *CHOICES, *ANSWER, *POINTER, "solution")))
@@ -347,12 +378,10 @@ def columns_of(item, where):
     """Choices in fields of their own, A, B, C ... or option1, option2 ... -> sources."""
     groups = {}
     for name in item:
-        # "options" is no option called s
-        match = None if folded_name(name) in KNOWN else COLUMN.fullmatch(folded_name(name))
-        if match:
-            prefix, place = match[1], match[2]
-            number = int(place) if place.isdigit() else ascii_lowercase.index(place) + 1
-            groups.setdefault((prefix, place.isdigit()), {})[number] = name
+        column = as_column(name)
+        if column:
+            prefix, digits, number = column
+            groups.setdefault((prefix, digits), {})[number] = name
 
     sources = []
     for (prefix, digits), group in groups.items():
@@ -383,7 +412,7 @@ def distractors_of(item, where):
     """The wrong choices beside the right one, in one list or a field each."""
     wrong = []
     for name in item:
-        if DISTRACTOR.fullmatch(folded_name(name)):
+        if is_distractor(name):
             values = item[name] if isinstance(item[name], list) else [item[name]]
             wrong += [as_text(value, name, where, numbers=True).strip() for value in values]
     return wrong

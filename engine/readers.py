@@ -134,7 +134,7 @@ class Folder:
     def others(self):
         """How many files of which other kinds, with the converter of the first that has one."""
         if not self.other:
-            return ""
+            return f" but {len(self.dangling)} links that lead nowhere" if self.dangling else ""
         suffixes = Counter(suffix_of(name) or "no suffix" for name in self.other)
         counted = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(5))
         convert = [f"; {suffix}: {CONVERTERS[suffix]}" for suffix in suffixes
