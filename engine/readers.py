@@ -152,7 +152,7 @@ class Folder:
                     "are left out"),
             (self.dangling, f"{len(self.dangling)} of its links lead nowhere"),
             (self.again, f"{len(self.again)} of its links lead to what is read under its own name"),
-            (self.hidden, f"{len(self.hidden)} hidden files and folders are left alone")]
+            (self.hidden, f"hidden files and folders are left alone ({len(self.hidden)})")]
         return [f"{line}: {shorten(', '.join(map(printable, names)))}"
                 for names, line in told if names]
 

@@ -278,7 +278,7 @@ def test_links_are_followed_once_and_without_circles(tmp_path, capsys):
     assert "2 of its links lead nowhere: itself.md, nowhere.md" in out
     again = "again.md, linked/back, round"
     assert f"3 of its links lead to what is read under its own name: {again}" in out
-    assert "1 hidden files and folders are left alone: .vault" in out
+    assert "hidden files and folders are left alone (1): .vault" in out
 
 
 def test_files_of_other_kinds_are_counted_and_named(tmp_path, capsys):

@@ -131,7 +131,7 @@ def test_folder_is_read_recursively_and_in_order(tmp_path, capsys):
         ("b.txt-1", "Bee.")]
     assert capsys.readouterr().out.splitlines() == [
         f"{tmp_path}: 1 file of another kind is left alone (1 .png): picture.png",
-        f"{tmp_path}: 2 hidden files and folders are left alone: .hidden, a/._one.md"]
+        f"{tmp_path}: hidden files and folders are left alone (2): .hidden, a/._one.md"]
 
 
 def test_files_without_text_in_a_folder_are_counted_and_named(tmp_path, capsys):
