@@ -27,8 +27,8 @@ import random
 import torch
 
 from data import Document, document_batch
-from engine.overlap import folded
 from engine.layouts import read_question
+from engine.overlap import folded
 from engine.readers import load_items
 
 

@@ -695,7 +695,8 @@ def aliases_of(item, where):
         return ()
     if not isinstance(item[name], list):
         raise InputError(f"{where}: '{name}' is {kind(item[name])}, expected a list of strings")
-    return tuple(dict.fromkeys(as_text(alias, name, where).strip() for alias in item[name]))
+    some = [alias for alias in item[name] if alias != ""]
+    return tuple(dict.fromkeys(as_text(alias, name, where).strip() for alias in some))
 
 
 def final(text, name, where):

@@ -235,6 +235,13 @@ def test_a_column_that_is_missing_or_no_text_is_refused(tmp_path, change):
     refused(tmp_path, MULTIPLE_CHOICE["MMLU as columns"] | change)
 
 
+@pytest.mark.parametrize("name", ["option_list\n\x1b[2J", "options\n", "answer\r\n"])
+def test_a_name_of_many_lines_makes_a_message_of_one(tmp_path, name):
+    line = refused(tmp_path, {"question": "Which?", "answer": "B", "choices": 3} | {name: [1]})
+    assert line.isprintable()
+    assert refused(tmp_path, {"question": "Which?", name: [1]}).isprintable()
+
+
 def test_a_letter_without_choices_among_items_with_choices_is_bad(tmp_path):
     rows = [number("A"), number("B"), dict(question="Which?", choices=[], answer="C")]
     assert "line 3: a letter as the answer and no choices" in refused(tmp_path, *rows)
