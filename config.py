@@ -85,14 +85,16 @@ class Config:
 
     # ---------------------------------------------------------------- data
     documents: str | None = f(
-        None, "what the generator reads: JSON, JSONL, hf://..., or a folder of .txt and .md; none: "
-        "the preset's", "", "12,260 chunks")
+        None, "what the generator reads: a file, hf://..., or a folder of notes "
+        "(docs/own-data.md); none: the preset's", "", "12,260 chunks")
     dev: str | None = f(
         None, "the questions that say what is useful; none: the preset's", "",
         "800 SuperGPQA science questions")
     test: str | None = f(
         None, "held-out questions, only ever evaluated on; none: the preset's, or no test accuracy")
     max_chunk_tokens: int = f(256, "longest piece that a folder's files are cut into")
+    show_data: bool = f(
+        False, "print what the files hold, with three examples of each, and end; needs no model")
 
     # ---------------------------------------------------------------- one iteration
     docs_per_step: int = f(12, "documents read in an iteration", "D", 128)

@@ -64,6 +64,8 @@ class Question:
     choices: list[str]
     ground_truth: str
     question_id: str = ""
+    # free-form: other texts that are as right
+    aliases: tuple = ()
 
     @property
     def letter(self):
@@ -195,7 +197,16 @@ def is_number(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def visible(text):
+    r"""The same in one line, and safe for a terminal: what is no visible character is escaped.
+
+    >>> visible("naïve\x1b[2J\n")
+    'naïve\\x1b[2J\\n'
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def shorten(value, width=80):
-    """One line of at most width characters, for messages."""
-    text = " ".join(str(value).split())
+    """One line of at most width characters, for messages; nothing in it moves the cursor."""
+    text = visible(" ".join(str(value).split())[:width + 1])
     return text if len(text) <= width else text[:width - 3] + "..."

@@ -79,11 +79,16 @@ def rewards(questions, answers, verifier):
                 letter = extract_answer(rollout.text, len(question.choices))
                 r[q, i] = float(letter == question.letter)
             else:
-                places.append((q, i))
-                pairs.append((last_boxed(rollout.text), question.ground_truth))
+                for truth in (question.ground_truth, *question.aliases):
+                    places.append((q, i))
+                    pairs.append((last_boxed(rollout.text), truth))
     verdicts = verifier.check(pairs) if pairs else []
     for place, verdict in zip(places, verdicts):
-        r[place] = float("nan") if verdict is None else float(verdict)
+        # right by any of its texts; else unknown by any
+        if verdict:
+            r[place] = 1.0
+        elif verdict is None and r[place] != 1:
+            r[place] = float("nan")
     return r
 
 

@@ -41,7 +41,7 @@ import rewards
 import solver as solver_role
 from data import Document, Found, InputError, Question, keep_fitting
 from dugrpo import dugrpo
-from engine import checkpoint, ranks, room
+from engine import checkpoint, ranks, room, summary
 from engine.log import Clock, Log
 from engine.models import device_of
 from engine.overlap import Overlap
@@ -239,23 +239,21 @@ def load_data(cfg, solver, generator, log):
 
     def questions_of(name, load=load_questions, known=()):
         path = getattr(cfg, name)
-        everything = load(path) if path else []
+        everything = load(path, log.say) if path else []
         new = unlike(known, everything)
         log.say(unreadable(solver.tokenizer, new, path))
         questions, skipped = keep_fitting(new, length, cfg.max_prompt_tokens, f"{name} questions")
         copies = f", {len(everything) - len(new)} as dev questions" if known else ""
         if path:
-            log.say(f"{len(questions)} {name} questions from {path}, {skipped} left out as too long"
-                    + copies)
+            log.say(summary.line(questions, f"{name} questions", path, skipped, copies))
         return questions
 
     documents = []
     if cfg.train_on == "generated" and not cfg.seed_questions:
-        documents = load_documents(
-            cfg.documents, max_tokens=cfg.max_chunk_tokens, count_tokens=count)
+        documents = load_documents(cfg.documents, cfg.max_chunk_tokens, count, log.say)
         documents, skipped = keep_fitting(
             documents, prompt_length, cfg.max_prompt_tokens, "documents")
-        log.say(f"{len(documents)} documents from {cfg.documents}, {skipped} left out as too long")
+        log.say(summary.line(documents, "documents", cfg.documents, skipped))
     dev, test = questions_of("dev"), questions_of("test")
     study = extensions.study_of(cfg, documents, dev, questions_of, prompt_length)
     log.overlap = Overlap({"dev": study.all_dev(), "test": test})

@@ -44,6 +44,11 @@ def from_command_line():
         # a plan may be made where the data is not
         if not cfg.plan:
             files_exist(cfg)
+        if cfg.show_data:
+            # only here: a run reads its files with the model at hand
+            from engine.summary import show
+            show(cfg)
+            sys.exit(0)
         return cfg
     except InputError as error:
         if os.environ.get("LOCAL_RANK", "0") == "0":

@@ -30,7 +30,8 @@ from data import InputError
 from dugrpo import MODES, dugrpo
 from engine.metrics import duplicate_share
 from engine.overlap import folded
-from engine.readers import is_text, load_documents
+from engine.readers import load_documents
+from engine.texts import is_text
 
 TEMPLATE = Path(__file__).resolve().with_name("page.html")
 # Bytes; above it fewer questions of each iteration are kept.

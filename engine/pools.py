@@ -10,10 +10,11 @@ import random
 
 from data import Document, document_batch
 from engine.overlap import folded
-from engine.readers import load_items, read_question
+from engine.layouts import read_question
+from engine.readers import load_items
 
 
-def load_written(path):
+def load_written(path, say=print):
     """Questions that some model wrote beforehand: a question file, or a run's questions.jsonl.
 
     Of the latter's drafts the valid ones count. Raises InputError.
