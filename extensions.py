@@ -26,7 +26,7 @@ import random
 
 import torch
 
-from data import Document, document_batch
+from data import Document, InputError, document_batch
 from engine.overlap import folded
 from engine.readers import load_items, read_question
 
@@ -154,7 +154,9 @@ class Study(MainRecipe):
         return self.refreshed.state(), self.average
 
     def load(self, state, g_dev_average):
-        self.refreshed.load(state)
+        # None: another dev set, which begins anew
+        if state:
+            self.refreshed.load(state)
         self.average = g_dev_average
 
 
@@ -186,7 +188,10 @@ def load_written(path):
         valid = item.get("status", "valid") == "valid"
         return read_question(item, question_id, where) if valid else None
 
-    return [question for question in load_items(path, ("question_id", "id"), read) if question]
+    found = [question for question in load_items(path, ("question_id", "id"), read) if question]
+    if not found:
+        raise InputError(f"{path}: holds no valid question, so there is nothing to train on")
+    return found
 
 
 def unlike(dev, questions):
