@@ -263,8 +263,8 @@ SECTIONS = {
 # memory.
 CHANGEABLE = (
     "iterations", "accept_changed_data", "eval_every", "eval_samples", "checkpoint_every",
-    "save_every", "show_every", "track", "rows_at_once", "tokens_at_once", "logp_chunk", "grad_checkpoint", "shard", "scoring",
-    "offload_idle", "threads", "device")
+    "save_every", "show_every", "track", "rows_at_once", "tokens_at_once", "logp_chunk",
+    "grad_checkpoint", "shard", "scoring", "offload_idle", "threads", "device")
 
 
 # ---------------------------------------------------------------- the presets

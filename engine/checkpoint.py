@@ -77,8 +77,8 @@ def sync(path):
 
 @contextlib.contextmanager
 def as_it_was():
-    """torch.distributed.checkpoint wraps whatever happens inside it, Ctrl-C, SIGTERM and a full disk
-    too: raise those again as what they were."""
+    """torch.distributed.checkpoint wraps whatever happens inside it, Ctrl-C, SIGTERM and a full
+    disk too: raise those again as what they were."""
     try:
         yield
     except CheckpointException as error:
