@@ -132,8 +132,7 @@ def refuse(line):
     if Pulse.own.first():
         complain(line)
     Pulse.own.counts(REFUSED)
-    # time to hear it: without torchrun the store is rank 0's
-    time.sleep(4 * BEAT)
+    Pulse.own.leave_last()
 
 
 def start(device):
@@ -296,6 +295,7 @@ class Pulse(threading.Thread):
             last = counts
             if max(counts) >= REFUSED:
                 # it has said why
+                self.leave_last()
                 os._exit(2)
             dead = [r for r in range(self.world) if now - seen[r] > DEAD]
             if dead:
@@ -309,6 +309,11 @@ class Pulse(threading.Thread):
             return self.store.add("said", 1) == 1
         except RuntimeError:
             return False
+
+    def leave_last(self):
+        """Without torchrun the store is rank 0's: the others have time to hear of an end."""
+        if self.rank == 0:
+            time.sleep(6 * BEAT)
 
     def stop(self):
         self.ended.set()
