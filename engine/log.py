@@ -51,7 +51,7 @@ class Prefix:
     """A log up to where it was written: its size and the sha256 of its bytes."""
 
     def __init__(self):
-        self.size, self.hash = 0, hashlib.sha256()
+        self.size, self.lines, self.hash = 0, 0, hashlib.sha256()
 
     @classmethod
     def read(cls, path, size, sha256):
@@ -71,6 +71,7 @@ class Prefix:
 
     def add(self, some):
         self.size += len(some)
+        self.lines += some.count(b"\n")
         self.hash.update(some)
 
     def cut(self, path):
@@ -155,6 +156,10 @@ class Log:
         """InputError unless each log begins with what a checkpoint remembers of it."""
         for path in self.logs if self.main else ():
             self.logs[path] = Prefix.read(path, **state["logs"][os.path.basename(path)])
+        lines = self.logs[self.metrics_path].lines
+        if self.main and lines != state["iteration"]:
+            raise InputError(f"{self.metrics_path}: {lines} iterations up to a checkpoint that is "
+                             f"of iteration {state['iteration']}; start again with another --run")
 
     def say(self, text):
         """A line on the terminal; None says nothing. What a document holds moves no cursor."""
