@@ -65,6 +65,9 @@ class Config:
     # --output_dir on the command line, or --run
     run: str | None = f(None, "folder to write; none: runs/PRESET-REWARD-seedSEED")
     resume: str | None = f(None, "go on with the run in this folder")
+    accept_changed_data: bool = f(
+        False, "beside resume: go on though documents, questions, prompts or the anchor are not "
+        "those the run began with; the log says so")
     iterations: int = f(45, "how often the two models are updated", "T", 100)
     seed: int = f(0, "every random choice follows from it", "", "42, 123, 456")
     dev_every: int = f(
@@ -220,6 +223,9 @@ class Config:
 
     # names of the fields set on the command line; no setting itself
     given: tuple = field(default=(), compare=False)
+    # of a run that has begun: what binds its checkpoints to it (engine/run_folder.py)
+    run_id: str = field(default="", compare=False)
+    inputs: dict | None = field(default=None, compare=False)
 
     # What follows from the fields above.
     @property
@@ -253,8 +259,13 @@ class Config:
     def save(self, path):
         """Writes every field as JSON, whole or not at all; engine/flags.py: load reads it."""
         values = {name: getattr(self, name) for name in SETTINGS}
+        if self.run_id:
+            values |= {"run_id": self.run_id, "inputs": self.inputs}
         unfinished = Path(f"{path}.part")
-        unfinished.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        with unfinished.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(values, indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(unfinished, path)
 
 
@@ -275,9 +286,9 @@ SECTIONS = {
 # What a resumed run may change: how long it goes on, what it shows, and what only costs time and
 # memory.
 CHANGEABLE = (
-    "iterations", "eval_every", "eval_samples", "checkpoint_every", "save_every", "show_every",
-    "track", "rows_at_once", "tokens_at_once", "logp_chunk", "grad_checkpoint", "shard", "scoring",
-    "offload_idle", "threads", "device")
+    "iterations", "accept_changed_data", "eval_every", "eval_samples", "checkpoint_every",
+    "save_every", "show_every", "track", "rows_at_once", "tokens_at_once", "logp_chunk",
+    "grad_checkpoint", "shard", "scoring", "offload_idle", "threads", "device")
 
 
 # ---------------------------------------------------------------- the presets

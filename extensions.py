@@ -153,7 +153,9 @@ class Study(MainRecipe):
         return self.refreshed.state(), self.average
 
     def load(self, state, g_dev_average):
-        self.refreshed.load(state)
+        # None: another dev set, which begins anew
+        if state:
+            self.refreshed.load(state)
         self.average = g_dev_average
 
 

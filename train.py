@@ -28,10 +28,7 @@ from engine import flags
 CFG = flags.from_command_line() if __name__ == "__main__" else None
 
 import importlib
-import itertools
-import os
 import time
-from dataclasses import replace
 
 import torch
 
@@ -41,12 +38,13 @@ import rewards
 import solver as solver_role
 from data import Document, Found, InputError, Question, keep_fitting
 from dugrpo import dugrpo
-from engine import checkpoint, ranks, room, summary
+from engine import checkpoint, ending, ranks, room, run_folder, summary
 from engine.log import Clock, Log
 from engine.models import device_of
 from engine.overlap import Overlap
 from engine.pools import unlike
 from engine.readers import load_documents, load_questions
+from engine.run_folder import fingerprint, model_fingerprint, own_folder
 from engine.spelling import check_spelling, unreadable
 from engine.verify import Verifier
 from evaluate import accuracy
@@ -222,7 +220,22 @@ def load_models(cfg, log):
     asked, written = Question("", ["", ""], ""), Document("", "")
     check_spelling(solver.tokenizer, {"solver.py": solver_role.prompt_text(asked)})
     check_spelling(generator.tokenizer, {"generator.py": generator_role.prompt_text(written)})
+    log.inputs |= {
+        "solver's anchor": model_fingerprint(cfg.model),
+        "generator's anchor": model_fingerprint(cfg.generator_anchor),
+        "prompts": fingerprint(prompts(solver, generator, cfg))}
     return solver, generator
+
+
+def prompts(solver, generator, cfg):
+    """-> what the roles read of one question and one document, as text and as tokens."""
+    question = Question("2 + 2 = ?", ["4", "5"], "4")
+    plain = Document("", "Caf\u00e9.")
+    seeded = Document("", "Caf\u00e9.", (question,))
+    asked = [solver_role.prompt_text(question), solver_role.prompt_text(Question("?", [], ""))]
+    read = [generator_role.prompt_text(text, cfg.question_type) for text in (plain, seeded)]
+    return [(text, solver.prompt_ids(text), solver.stop_ids) for text in asked] + [
+        (text, generator.prompt_ids(text), generator.stop_ids) for text in read]
 
 
 def load_data(cfg, solver, generator, log):
@@ -241,6 +254,9 @@ def load_data(cfg, solver, generator, log):
         path = getattr(cfg, name)
         everything = load(path, log.say) if path else []
         new = unlike(known, everything)
+        if everything and not new:
+            raise InputError(f"{path}: all of its {len(everything)} questions are dev questions")
+        log.inputs |= {name: fingerprint(everything)} if path else {}
         log.say(unreadable(solver.tokenizer, new, path))
         questions, skipped = keep_fitting(new, length, cfg.max_prompt_tokens, f"{name} questions")
         copies = f", {len(everything) - len(new)} as dev questions" if known else ""
@@ -251,6 +267,7 @@ def load_data(cfg, solver, generator, log):
     documents = []
     if cfg.train_on == "generated" and not cfg.seed_questions:
         documents = load_documents(cfg.documents, cfg.max_chunk_tokens, count, log.say)
+        log.inputs["documents"] = fingerprint(documents)
         documents, skipped = keep_fitting(
             documents, prompt_length, cfg.max_prompt_tokens, "documents")
         log.say(summary.line(documents, "documents", cfg.documents, skipped))
@@ -268,46 +285,31 @@ def save(cfg, t, solver, generator, study, log):
     remembered, g_dev_average = study.state()
     state = {"iteration": t, "study": remembered, **log.state()}
     checkpoint.save(cfg.run, {"solver": solver, "generator": generator}, state, g_dev_average)
+    run_folder.LOCK.note_checkpoint(True)
     log.checkpoint_seconds = time.time() - before
 
 
 def resume(cfg, solver, generator, study, log):
     """The newest whole checkpoint into models and study; logs cut back. -> its iteration, or 0."""
-    folder, state = checkpoint.find(cfg.run) if cfg.resume else (None, None)
-    if folder is None and cfg.resume and checkpoint.exists(cfg.run):
-        raise InputError(f"{cfg.run}: no whole checkpoint is left, so the run cannot go on; its "
-                         "logs are untouched. Start again with another --run")
-    if folder and folder.endswith(".previous") and ranks.is_main():
-        checkpoint.drop_newest(cfg.run)
-    log.open(state, "bf16" if solver.bf16 else "fp32")
+    folder, state = log.open("bf16" if solver.bf16 else "fp32")
     if folder is None:
         return 0
-    policies = {"solver": solver, "generator": generator}
-    study.load(state["study"], checkpoint.load(folder, state, policies))
+    if folder.endswith(".previous") and ranks.is_main():
+        checkpoint.drop_newest(cfg.run)
+    average = checkpoint.load(folder, state, {"solver": solver, "generator": generator})
+    # of another dev set the numbers of the questions in use say nothing
+    known = not {"dev", "dev_pool"} & set(log.accepted)
+    study.load(state["study"] if known else None, average)
     if state["iteration"] >= cfg.iterations:
         log.say(f"{cfg.run}: {state['iteration']} iterations are done and {cfg.iterations} were "
                 f"asked for; --iterations {2 * state['iteration']} would go on")
     return state["iteration"]
 
 
-def taken(folder):
-    """Is a run there?"""
-    return os.path.exists(os.path.join(folder, "config.json"))
-
-
-def own_folder(cfg):
-    """A run never writes over another: a named folder is refused, a default one gets a number."""
-    if cfg.resume or not taken(cfg.run):
-        return cfg
-    if "run" in cfg.given:
-        raise InputError(f"--run {cfg.run}: holds a run already; give another folder, or go on "
-                         f"with it by --resume {cfg.run}")
-    free = (f"{cfg.run}-{i}" for i in itertools.count(2) if not taken(f"{cfg.run}-{i}"))
-    return replace(cfg, run=next(free))
-
-
 def main(cfg):
+    """A Config, or the InputError in its place -> the exit code."""
     try:
+        ranks.meet(cfg)
         if cfg.plan:
             # a tool, looked up by name: nothing that trains needs it
             return importlib.import_module("tools.plan").plan_of_run(cfg)
@@ -316,28 +318,13 @@ def main(cfg):
         cfg = own_folder(cfg)
         ranks.barrier()
         train(cfg)
-    except InputError as error:
-        # one of each machine says it: a file may be missing on one of them only
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        if ranks.is_main():
-            print("\nstopped. Go on from the newest checkpoint with: "
-                  f"python train.py --resume {cfg.run}", file=sys.stderr)
-        return 130
     except BaseException as error:
-        # another rank's death shows as an error of any kind
-        dead = ranks.silent()
-        if dead:
-            ranks.say_dead(dead, "go on from the newest checkpoint with: "
-                                 f"torchrun ... train.py --resume {cfg.run}")
-            # a clean exit would wait for the dead
-            os._exit(1)
-        if not isinstance(error, ranks.Terminated):
+        code = ending.say(error, cfg)
+        if code is None:
             raise
-        return 143
+        return code
     finally:
+        run_folder.LOCK.release()
         ranks.stop()
     return 0
 

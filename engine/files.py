@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from string import ascii_uppercase
 
-from data import InputError, shorten, visible
+from data import InputError, shorten, one_line
 
 # Of a file that has to be read as one piece. Ours: beyond it, give JSONL.
 LARGEST = 1 << 31
@@ -81,7 +81,7 @@ def printable(name):
     >>> printable("caf\udce9.md"), printable("a\x1b[31m\n.md"), printable("naïve 雪.md")
     ('caf\\xe9.md', 'a\\x1b[31m\\n.md', 'naïve 雪.md')
     """
-    return visible(os.fsencode(name).decode("utf-8", "backslashreplace"))
+    return one_line(os.fsencode(name).decode("utf-8", "backslashreplace"))
 
 
 def suffix_of(path):

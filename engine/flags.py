@@ -21,7 +21,7 @@ from pathlib import Path
 from config import (
     CHANGEABLE, CHOICES, FILES, PRESETS, SECTIONS, SETTINGS, SHORT_NAMES, TOY, TOY_FREE, TOY_HARD,
     Config)
-from data import InputError
+from data import InputError, complain, take_all_letters
 from dugrpo import ADVANTAGES
 from rewards import REWARDS
 
@@ -36,9 +36,10 @@ SAME_FOLDER = "the same as --output_dir, by its name in config.json; torchrun ta
 def from_command_line():
     """The command line -> Config, or one line on stderr and exit code 2; needs no torch.
 
-    Local files that the run would read have to be there. Of several ranks the first of each
-    machine speaks: a file may be missing on one of them only.
+    Local files that the run would read have to be there. One of several ranks -> the InputError
+    itself: what is wrong on one of them only ends all, once they have met (ranks.meet).
     """
+    take_all_letters()
     try:
         cfg = parse()
         # a plan may be made where the data is not
@@ -51,8 +52,10 @@ def from_command_line():
             sys.exit(0)
         return cfg
     except InputError as error:
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            return error
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
+            complain(str(error))
         sys.exit(2)
 
 
@@ -273,10 +276,15 @@ def resumed(given):
     if fixed:
         may = ", ".join(CHANGEABLE)
         raise InputError(f"{', '.join(fixed)} cannot be set beside --resume; only {may} can")
-    if not os.path.isfile(f"{folder}/config.json"):
+    path = f"{folder}/config.json"
+    if not os.path.isfile(path):
         raise InputError(f"resume = {folder!r}: expected the folder of a run, "
                          "but it has no config.json")
-    cfg = load(f"{folder}/config.json")
+    if not os.path.getsize(path):
+        raise InputError(f"resume = {folder!r}: its config.json is empty, so this run was stopped "
+                         f"before it began and nothing is lost; start it again with --run {folder}")
+    # what was accepted at an earlier resume is not accepted for ever
+    cfg = replace(load(path), accept_changed_data=False)
     return check(replace(cfg, **given, run=folder, given=tuple(given)))
 
 
@@ -289,8 +297,8 @@ def load(path):
         values = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})")
-    except ValueError as error:
-        # broken JSON, or not UTF-8
+    except (ValueError, RecursionError) as error:
+        # broken JSON, not UTF-8, or brackets nested a thousand deep
         raise InputError(f"{path}: expected the JSON that a run wrote, but {error}")
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected a JSON object with one entry per field, "
@@ -302,14 +310,19 @@ def load(path):
 
 
 def from_values(values):
-    """{every field: its value from JSON} -> Config."""
+    """{every field: its value from JSON} -> Config, with what binds its checkpoints to it."""
+    values = dict(values)
+    run_id, inputs = values.pop("run_id", ""), values.pop("inputs", None)
+    if not isinstance(run_id, str) or not isinstance(inputs, dict if run_id else type(None)):
+        raise InputError("run_id or inputs are not those that a run wrote")
     for name in values:
         known(name)
     # a default here could silently change a run that is resumed
     missing = [name for name in SETTINGS if name not in values]
     if missing:
         raise InputError(f"no value for {', '.join(missing)}")
-    return check(Config(**{name: as_field(name, value) for name, value in values.items()}))
+    fields = {name: as_field(name, value) for name, value in values.items()}
+    return check(Config(**fields, run_id=run_id, inputs=inputs))
 
 
 # ---------------------------------------------------------------- names and types

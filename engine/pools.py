@@ -8,7 +8,7 @@
 import json
 import random
 
-from data import Document, document_batch
+from data import Document, InputError, document_batch
 from engine.overlap import folded
 from engine.layouts import read_question
 from engine.readers import load_items
@@ -23,7 +23,10 @@ def load_written(path, say=print):
         valid = item.get("status", "valid") == "valid"
         return read_question(item, question_id, where) if valid else None
 
-    return [question for question in load_items(path, ("question_id", "id"), read) if question]
+    found = [question for question in load_items(path, ("question_id", "id"), read) if question]
+    if not found:
+        raise InputError(f"{path}: holds no valid question, so there is nothing to train on")
+    return found
 
 
 def unlike(dev, questions):

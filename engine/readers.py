@@ -18,7 +18,7 @@ import re
 import stat
 from collections import Counter
 
-from data import Document, InputError, count_words, shorten, visible
+from data import Document, InputError, count_words, shorten, one_line
 from engine import layouts
 from engine.files import Twice, kind, printable, read_places, stem_of, suffix_of
 from engine.layouts import ID, Item, read_id, read_string
@@ -286,7 +286,7 @@ def tolerate(bad, total, path, say):
     """Says how many items of a file are bad. Raises InputError if more than one in a hundred is."""
     if not bad:
         return
-    first = visible(str(bad[0]))
+    first = one_line(str(bad[0]))
     if len(bad) > total // 100:
         more = f" (as are {len(bad) - 1} more of {total} items)" if len(bad) > 1 else ""
         raise InputError(f"{first}{more}")
@@ -309,7 +309,7 @@ def load_items(path, id_names, read_item, bad=None):
             loaded.append(load_item(path, place, item, id_names, read_item, first_place))
         except InputError as error:
             # the names of its fields may hold anything
-            error = InputError(visible(str(error)))
+            error = InputError(one_line(str(error)))
             if bad is None:
                 raise error from None
             bad.append(error)
