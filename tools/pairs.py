@@ -716,18 +716,21 @@ def matrices(rng, equal):
             rf"{a} & {b} & 0 \\ {c} & {d} & 0"]
     if b != c:
         near.append(rf"{a} & {c} \\ {b} & {d}")
-    return rf"\begin{{{one}}}{body}\end{{{one}}}", rf"\begin{{{one}}}{rng.choice(near)}\end{{{one}}}"
+    wrong = rng.choice(near)
+    return rf"\begin{{{one}}}{body}\end{{{one}}}", rf"\begin{{{one}}}{wrong}\end{{{one}}}"
 
 
 def complex_numbers(rng, equal):
     a, b = rng.randint(1, 9), rng.randint(2, 9)
     if equal:
         return rng.choice([(f"{a}+{b}i", f"{b}i+{a}"), (f"{a} - {b}i", f"-{b}i + {a}"),
-                           (f"({a}+{b}i)({a}-{b}i)", str(a * a + b * b)), (f"{b}i \\cdot i", f"-{b}"),
+                           (f"({a}+{b}i)({a}-{b}i)", str(a * a + b * b)),
+                           (f"{b}i \\cdot i", f"-{b}"),
                            (f"{a}+i{b}", f"{a}+{b}i"), (f"|{3 * a}+{4 * a}i|", str(5 * a)),
                            (rf"\frac{{{a}+{b}i}}{{i}}", f"{b}-{a}i")])
     return rng.choice([(f"{a}+{b}i", f"{a}-{b}i"), (f"{a}+{b}i", f"{b}+{a}i" if a != b else "0"),
-                       (f"{a}+{b}i", str(a + b)), (f"{b}i", str(b)), (f"|{3 * a}+{4 * a}i|", str(7 * a)),
+                       (f"{a}+{b}i", str(a + b)), (f"{b}i", str(b)),
+                       (f"|{3 * a}+{4 * a}i|", str(7 * a)),
                        (f"{a}+{b}i", f"-{a}+{b}i")])
 
 
@@ -743,12 +746,15 @@ def functions(rng, equal):
             (rf"\text{{lcm}}({a},{b})", str(lcm)), (rf"\operatorname{{lcm}}({a}, {b})", str(lcm)),
             (rf"\gcd({a},{b})", str(gcd)), (rf"\text{{gcd}}({a}, {b})", str(gcd)),
             (f"max({a}, {b})", str(big)), (rf"\lfloor {a}.{b} \rfloor", str(a)),
-            (rf"\lceil {a}.{b} \rceil", str(a + 1)), (f"|{-a}|", str(a)), (rf"\binom{{{big}}}{{1}}", str(big)),
+            (rf"\lceil {a}.{b} \rceil", str(a + 1)), (f"|{-a}|", str(a)),
+            (rf"\binom{{{big}}}{{1}}", str(big)),
             (rf"\operatorname{{max}}({a}, {b})", str(big)), (rf"\lvert -{a} \rvert", str(a))])
     return rng.choice([
         (rf"\max\{{{a},{b}\}}", str(small)), (rf"\text{{lcm}}({a},{b})", str(lcm + 1)),
-        (rf"\gcd({a},{b})", str(lcm)), (rf"\lfloor {a}.{b} \rfloor", str(a + 1)), (f"min({a}, {b})", str(big)),
-        (rf"\text{{lcm}}({a},{b})", str(gcd)), (f"|{-a}|", f"-{a}"), (rf"\max({a}, {b})", f"({a}, {b})")])
+        (rf"\gcd({a},{b})", str(lcm)), (rf"\lfloor {a}.{b} \rfloor", str(a + 1)),
+        (f"min({a}, {b})", str(big)),
+        (rf"\text{{lcm}}({a},{b})", str(gcd)), (f"|{-a}|", f"-{a}"),
+        (rf"\max({a}, {b})", f"({a}, {b})")])
 
 
 def qualifiers(rng, equal):
@@ -812,7 +818,8 @@ def letters(rng, equal):
     if equal:
         return two(rng, [a, f"({a})", rf"\text{{{a}}}", f"{a}.", rf"\textbf{{({a})}}", f"**{a}**",
                          rf"\mathrm{{{a}}}", f"${a}$"])
-    return a, rng.choice([b, f"({b})", a + b, f"{a} or {b}", f"{a}, {b}", f"not {a}", rf"\text{{{b}}}",
+    return a, rng.choice([b, f"({b})", a + b, f"{a} or {b}", f"{a}, {b}", f"not {a}",
+                          rf"\text{{{b}}}",
                           f"({a})({b})"])
 
 
@@ -839,7 +846,8 @@ KINDS = {
     "sequence": sequences, "genotype": genotypes, "electron shell": electron_shells,
     "prime": primes, "transpose": transposes, "order of factors": factor_orders,
     "vector product": vector_products, "name of a figure": names_of_figures,
-    "close values": close_values, "base": bases, "dots": dots, "periodic decimal": periodic_decimals,
+    "close values": close_values, "base": bases, "dots": dots,
+    "periodic decimal": periodic_decimals,
     "other signs": other_signs, "scientific": powers_of_ten, "number word": number_words,
     "thousands": thousands, "decimal": decimal_commas, "fraction": fractions, "percent": percents,
     "money": money, "unit": units, "conversion": conversions, "temperature": temperatures,
