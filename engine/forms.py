@@ -25,7 +25,7 @@ DATES = [re.compile(pattern) for pattern in (
     rf"(?P<m>{MONTH}) (?P<d>\d{{1,2}})(?:st|nd|rd|th)?(?:,? (?P<y>\d{{3,4}}))?",
     r"(?P<y>\d{4})-(?P<m>\d\d)-(?P<d>\d\d)")]
 TIME = re.compile(r"(\d{1,2}):([0-5]\d)(?::([0-5]\d))?(?: ?([ap])\.?m\.?)?|(\d{1,2}) ?([ap])\.?m\.?")
-PART = r"\d[\d.,]*(?:/\d+)?(?:\\?%|\^\\circ)?"
+PART = r"\d(?:[\d.,]*\d)?(?:/\d+)?(?:\\?%|\^\\circ)?"
 PARTS = re.compile(rf"(?P<head>(?:[A-Za-z]+ )*)(?P<parts>{PART}(?: ?- ?{PART}| to {PART})+)"
                    r"(?P<tail>(?: |\\text ?\{|\\,|\\ )+(?!sin|cos|tan|log|ln|pi)"
                    r"[A-Za-z][A-Za-z /]+\}?)?")
@@ -54,8 +54,9 @@ def record(text):
         return "parts", tuple(re.split("([/.])", text))
     if match := PARTS.fullmatch(text):
         return "parts", tuple(re.split(" ?- ?| to ", match["parts"]))
-    if is_formula(text):
-        return "formula", re.sub(r"[_{} ]", "", text)
+    bare = re.sub(r"\\(?:text|mathrm) ?\{([A-Za-z0-9]+)\}", r"\1", text)
+    if is_formula(bare):
+        return "formula", re.sub(r"[_{} ]", "", bare)
     return None
 
 
@@ -234,16 +235,16 @@ HIGH = r"\infty)"
 
 
 def as_intervals(text):
-    r"""x<-3 or x>3 -> (-\infty,-3)\cup (3,\infty); other texts -> None.
+    r"""x<-3 or x>3 -> ("x", r"(-\infty,-3)\cup (3,\infty)"); an interval has no letter; else None.
 
-    >>> as_intervals("1 < x < 4"), as_intervals(r"x \\ge 2"), as_intervals("x > y + 1 = 2")
-    ('(1,4)', '[2,\\\\infty)', None)
+    >>> as_intervals("1 < x < 4"), as_intervals("(1, 4)"), as_intervals("x > y + 1 = 2")
+    (('x', '(1,4)'), ('', '(1, 4)'), None)
     """
     such = SUCH_THAT.fullmatch(text)
     text = such[1] if such else text
     text = re.sub(r"^[a-z] ?\\in ?(?=[\[(])", "", text)
     if re.match(r"[\[(].*[\])]$", text) and "," in text:
-        return text.replace("+\\infty", "\\infty")
+        return "", text.replace("+\\infty", "\\infty")
     pieces = re.split(r" ?\\text ?\{ ?or ?\} ?| or ", text)
     intervals, letters = [], set()
     for piece in pieces:
@@ -252,7 +253,7 @@ def as_intervals(text):
         if found is None:
             return None
         intervals.append(found)
-    return r"\cup ".join(intervals) if len(letters) == 1 else None
+    return (letters.pop(), r"\cup ".join(intervals)) if len(letters) == 1 else None
 
 
 def bounded_by(bounds, letters):
@@ -302,8 +303,8 @@ FUNCTIONS = {"sin", "cos", "tan", "log", "ln", "exp", "sqrt", "pi", "max", "min"
              "dy", "array", "pmatrix", "bmatrix", "vmatrix", "matrix", "cc", "ccc", "cccc", "cases"}
 COMMAND = re.compile(r"\\([A-Za-z]+)")
 # a letter at once before a digit, unless an index or a command's argument
-LABELLED = re.compile(r"(?<![\\A-Za-z])[A-Za-z]\d")
-CROSS = re.compile(r"(?:[A-Za-z]'*|\}) ?\\times ?(?:[A-Za-z]|\\(?:vec|hat|mathbf|bar))(?!frac|sqrt)")
+LABELLED = re.compile(r"(?<![\\A-Za-z])[A-HJ-Za-hj-z]\d")
+CROSS = re.compile(r"(?:[A-Za-z]'*|\}) *\\times *(?:[A-Za-z]|\\(?:vec|hat|mathbf|bar))(?!frac|sqrt)")
 
 
 def is_readable(text):
@@ -315,7 +316,7 @@ def is_readable(text):
     if re.search(r"\\circ", re.sub(r"\^ ?\\circ", "", text)):
         return False
     bare = COMMAND.sub(" ", text)
-    if LABELLED.search(bare) or re.search(r"\d'|\d\.\d+\.", bare):
+    if CROSS.search(text) or LABELLED.search(bare) or re.search(r"\d'|\d\.\d+\.", bare):
         return False
     for run in re.findall("[A-Za-z]{2,}", bare):
         if run not in FUNCTIONS and (len(run) > 3 or not run.islower()):
@@ -323,12 +324,12 @@ def is_readable(text):
     return True
 
 
-FACTOR = (r"(?:\\mathbf ?\{[A-Za-z]\}|[A-Za-z])(?:_\{[^{}]*\}|_\w)?"
+FACTOR = (r"[A-Za-z](?:_\{[^{}]*\}|_\w)?"
           r"(?:\^(?:\{[^{}]*\}|\\dagger|[-+]?[\w*]))?")
 RUN = re.compile(rf"(?<![\\A-Za-z]){FACTOR}(?: ?(?:\\cdot )? ?{FACTOR})*(?![A-Za-z])")
 TRANSPOSED = re.compile(r"\^(?:T|H|\*|\\dagger|\{(?:T|H|\*|\\dagger)\})")
 ACCENT = re.compile(
-    r"\\(?:vec|hat|bar|tilde|dot|ddot|widehat|overrightarrow|mathbf|mathcal|overline) ?"
+    r"\\(?:vec|hat|bar|tilde|dot|ddot|widehat|overrightarrow|mathcal|overline) ?"
     r"(?:\{[A-Za-z]+\}|[A-Za-z])")
 APPLIED = re.compile(r"(?<![\\A-Za-z])(?:[fghFGHPCEV]'*|[A-Za-z]'+)"
                      r"(?:\^\{\(\d\)\})?(?:_\w|_\{\w+\})?\([^()]*(?:\([^()]*\)[^()]*)*\)")
@@ -344,7 +345,7 @@ def named(texts):
     found = {}
 
     def name(match):
-        key = re.sub(r" |\\cdot|\\mathbf|[{}]", "", match[0])
+        key = re.sub(r" |\\cdot|[{}]", "", match[0])
         number = found.setdefault(key, 900 + len(found))
         return f" n_{{{number}}} "
 
@@ -352,7 +353,7 @@ def named(texts):
         text = match[0]
         if TRANSPOSED.search(text):
             return name(match)
-        capitals = len(re.findall(r"(?<![\^_{\\a-z])[A-Z]", re.sub(r"\\mathbf|\\cdot", "", text)))
+        capitals = len(re.findall(r"(?<![\^_{\\a-z])[A-Z]", text.replace("\\cdot", "")))
         factors = len(re.findall("[A-Za-z]", re.sub(r"\\[a-z]+|[_^]\{?\w\}?", "", text)))
         return name(match) if capitals > 1 and factors > 1 else text
 
@@ -366,13 +367,26 @@ def named(texts):
 
 
 def folded(text):
-    """Texts without what tells no answers apart: capitals (but x is not X), "the", space."""
-    bare = re.sub(r"\\text ?|\\mathrm ?|[\s{}]|\\[,;: ]", "", text)
+    """Texts without what tells no answers apart: space, "the", and capitals where they say nothing.
+
+    They do in x and X, NaCl, RrYy, aabb; they do not in Blue, BLUE, blue.
+    """
+    text = re.sub(r"\\(?:text|mathrm) ?|[{}]|\\[,;: ]", "", text)
+    bare = re.sub(r"\s", "", text)
     if len(bare) < 3 and bare.casefold() != "no" or re.search(r"[\\^_=+]", bare):
         return bare
-    if re.search(r"\d|[a-z][A-Z]|[A-Z]{2}", bare) and not is_words(text):
-        return re.sub(r"\\text ?|\\mathrm ?|[\s{}]|\\[,;: ]", "", text)
-    return re.sub("^(?:the|an?) (?=..)", "", text.casefold()).replace(" ", "").replace("\\text", "")
+    text = re.sub("^(?:[Tt]he|[Aa]n?) (?=[A-Za-z]{3})", "", text)
+    return "".join(word if is_cased(word) else word.casefold() for word in text.split())
+
+
+def is_cased(word):
+    """NaCl, tRNA, H1N1, AABB: not blue, Blue or BLUE."""
+    ordinary = word.lower(), word.upper(), word.capitalize()
+    return (word not in ordinary and word != word.title() or re.search(r"\d", word) is not None
+            or len(word) > 3 and PAIRED.fullmatch(word) is not None)
+
+
+PAIRED = re.compile(r"(?:([a-z])\1)+", re.IGNORECASE)
 
 
 def is_words(text):

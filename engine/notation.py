@@ -123,6 +123,7 @@ REWRITES = [(re.compile(pattern), new) for pattern, new in [
     (r"\\(?:operatorname|text|mathrm) ?\{ ?(max|min|gcd|lcm|sin|cos|tan|log|ln|exp) ?\}",
      r"\\\1 "),
     (r"(?<![\\A-Za-z])(max|min|gcd|lcm)(?= ?(?:\(|\\\{))", r"\\\1 "),
+    (r"\\(?:mathbf|boldsymbol) ?\{([A-Za-z])\}", r" \1"),
     (r"\\(?:color|textcolor) ?\{[a-z]*\} ?(?=\{)", ""),
     (r"\\(?:leqslant|leq)" + END, r"\\le"),
     (r"\\(?:geqslant|geq)" + END, r"\\ge"),
@@ -163,7 +164,7 @@ WRAPPER = re.compile(
     r"\\\((.*)\\\)|\\\[(.*)\\\]|\$\$?([^$]*)\$\$?|\*\*([^*]*)\*\*|`([^`]*)`|\"([^\"]*)\""
     r"|\\(?:[fm]?box|boxed|framebox|hbox|underline|text(?:bf|it|rm|sf|tt|sc|normal)?"
     r"|math(?:bf|it|rm|sf|tt)|bf|it|rm) ?\{([^{}]*)\}|\{ ?\\(?:bf|it|rm) ([^{}]*)\}")
-OPENED = re.compile(r"\\(?:boxed|underline|fbox|text|mathbf) ?\{(.*)\}")
+OPENED = re.compile(r"\\(?:boxed|underline|fbox|text|mathbf|mathrm) ?\{(.*)\}")
 # f(x) = 5x for all real x
 QUALIFIER = re.compile(
     r"(?:,| |\\[,;: ]|\\q?quad|~)*(?:\\text ?\{ ?,? ?(?:for (?:all|any|every|each|some)|where|with"

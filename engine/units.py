@@ -9,6 +9,8 @@ not 290 °C, and 5 apples are not 5 pears. A word that changes the value is no u
 import re
 from fractions import Fraction
 
+from engine.notation import exact
+
 # symbol: other spellings
 SPELLINGS = {
     "mm": "millimeter millimetre", "cm": "centimeter centimetre", "m": "meter metre",
@@ -59,7 +61,7 @@ CHANGING = set("""
     false negative approximately approx about roughly around so minimum maximum least most at max
     min up down pi sin cos tan log ln exp sqrt cis degree percent percentage is isn are was power
     base divided multiplied added subtracted off x bc ad bce ce am pm st nd rd th either between
-    both other another only until before after ago from with without deep cannot zero dim""".split())
+    both other another only until before after ago from with without deep cannot zero dim too many much enough each""".split())
 MONEY = re.compile(r"(-?)(?:US)?(\\?\$|[€£¥]|USD ) ?(?=[\d.])")
 GAP = r"(?:\\[,; ]| |~|\\q?quad)*"
 WORD = r"(?:\^\\circ ?[CFcf]?|\\?[A-Za-zµ$€£¢%]+|\\Omega|\\mu)"
@@ -71,6 +73,9 @@ UNIT = re.compile(
     rf"|(?P<bare>[A-Za-z]+(?:(?:/| |\\cdot )[A-Za-z]+)*)"
     r"|(?P<dressed>(?:\\mu ?)?\\(?:text|textrm|mathrm|mbox|rm) ?\{[^{}]*\}|\\mu ?m))"
     r"(?P<power> ?\^ ?\{?-?[1-4]\}?)?$")
+
+
+SEVERAL = re.compile(r", |;| (?:and|or) |\\text ?\{ ?(?:and|or)")
 
 
 def split_unit(text):
@@ -85,12 +90,19 @@ def split_unit(text):
     if not match:
         return text, None
     value = text[:match.start()]
+    # 2 boys and 3 girls
+    if SEVERAL.search(value):
+        return text, None
     if match["bare"] and is_product(value, match["gap"], match["bare"]):
         return text, None
 
     name = match["symbol"] or match["bare"] or undressed(match["dressed"])
     unit = one_spelling(name + re.sub(r"[ {}]", "", match["power"] or ""))
     return (value, unit) if unit else (text, None)
+
+
+def changes(word):
+    return word in CHANGING or singular(word) in CHANGING
 
 
 def undressed(name):
@@ -111,7 +123,7 @@ def one_spelling(name):
     words = re.findall(r"[A-Za-z]+", name)
     if not words and not re.fullmatch("[%$€£¥¢]", name):
         return None
-    if any(singular(word.casefold()) in CHANGING for word in words) and name != "min":
+    if any(changes(word.casefold()) for word in words) and name != "min":
         return None
     if re.search(r"[^A-Za-z0-9^/* %$€£¥¢-]", name):
         return None
@@ -134,8 +146,9 @@ def singular(word):
 
 def is_product(value, gap, letters):
     """2x, 2 x, 2ab, 2m and 2 xyz are products; 5 m, 5cm and 5 apples have a unit."""
+    # \pi r^2 h
     if letters in UNITS:
-        return not gap and len(letters) == 1
+        return len(letters) == 1 and (not gap or exact(value) is None)
     if not value or not (value[-1].isdigit() or value[-1] in "})"):
         return True
     words = re.findall("[A-Za-z]+", re.sub(r"\b(?:square|sq|cubic) ", "", letters))

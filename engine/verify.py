@@ -240,7 +240,7 @@ def decide(answer, truth, algebra=lambda answer, truth: None):
     if answer is None or max(len(answer), len(truth)) > MAX_CHARS:
         return answer == truth
     answer, truth = clean(answer), clean(truth)
-    if not answer or not truth:
+    if not answer.strip("{} ") or not truth.strip("{} "):
         return False
     return same(answer, truth, algebra)
 
@@ -338,14 +338,18 @@ def number(text):
 
 def compare_parts(answer, truth, algebra, inside):
     """Collections part by part, intervals; then texts that algebra cannot read, then algebra."""
-    unions = as_intervals(answer), as_intervals(truth)
-    if all(unions) and unions != (answer, truth):
-        verdict = same_union(*unions, algebra)
-        if verdict is not False or not any("\\cup" in union for union in unions):
+    one, other = as_intervals(answer), as_intervals(truth)
+    if one and other and (one[0] or other[0]):
+        if one[0] and other[0] and one[0] != other[0]:
+            return False
+        verdict = same_union(one[1], other[1], algebra)
+        if verdict is not False or "\\cup" not in one[1] + other[1]:
             return verdict
     answer, truth = (re.sub(r"^[a-z] ?\\in ?(?=\\\{)", "", text) for text in (answer, truth))
 
-    one, other = collection(answer), collection(truth)
+    # 38,790,683 is a number and no list
+    one = collection(answer) if number(answer) is None else None
+    other = collection(truth) if number(truth) is None else None
     if one and other:
         return same_collection(one, other, algebra)
     if one or other:
@@ -357,10 +361,10 @@ def compare_parts(answer, truth, algebra, inside):
             return False
 
     # a statement without a letter, as 1 = 2, says nothing that algebra could compare
-    if not is_readable(answer) or not is_readable(truth) or is_empty(answer) or is_empty(truth):
+    a, t = named([answer, truth])
+    if not is_readable(a) or not is_readable(t) or is_empty(answer) or is_empty(truth):
         return folded(answer) == folded(truth)
-    answer, truth = named([answer, truth])
-    return algebra(answer, truth)
+    return algebra(a, t)
 
 
 def is_empty(text):
@@ -395,6 +399,8 @@ def same_collection(one, other, algebra):
     if min(len(a), len(t)) == 0 or max(len(a), len(t)) > MAX_PARTS:
         return set(a) == set(t)
 
+    if open_a == open_t == "":
+        return matched(a, t, algebra)
     table = {}
     for x in a:
         for y in t:
@@ -402,6 +408,20 @@ def same_collection(one, other, algebra):
     forward = every(some(table[x, y] for y in t) for x in a)
     backward = every(some(table[x, y] for x in a) for y in t)
     return every([forward, backward])
+
+
+def matched(a, t, algebra):
+    """Two lists of one length -> is one the other in some order? 2, 2, 3 is not 2, 3, 3."""
+    left = list(t)
+    verdicts = []
+    for x in a:
+        found = [same(x, y, algebra, True) for y in left]
+        verdicts.append(some(found))
+        if True in found:
+            left.pop(found.index(True))
+        elif None in found:
+            left.pop(found.index(None))
+    return every(verdicts)
 
 
 def every(verdicts):
@@ -542,7 +562,9 @@ def told_apart(one, other, values):
     a, b = sympy.sympify(one).subs(values), sympy.sympify(other).subs(values)
     if a == b:
         return False
-    gap, size = (a - b).evalf(PLACES + 10), abs(a).evalf(20) + abs(b).evalf(20)
+    # each for itself: a difference of nought is looked for through ever more digits
+    a, b = a.evalf(PLACES + 10), b.evalf(PLACES + 10)
+    gap, size = a - b, abs(a) + abs(b)
     if not gap.is_number or not size.is_number or not gap.is_finite or not size.is_finite:
         return False
     return bool(abs(gap) > size * sympy.Rational(1, 10 ** PLACES))
