@@ -25,7 +25,7 @@ DATES = [re.compile(pattern) for pattern in (
     rf"(?P<m>{MONTH}) (?P<d>\d{{1,2}})(?:st|nd|rd|th)?(?:,? (?P<y>\d{{3,4}}))?",
     r"(?P<y>\d{4})-(?P<m>\d\d)-(?P<d>\d\d)")]
 TIME = re.compile(r"(\d{1,2}):([0-5]\d)(?::([0-5]\d))?(?: ?([ap])\.?m\.?)?|(\d{1,2}) ?([ap])\.?m\.?")
-PART = r"\d(?:[\d.,]*\d)?(?:/\d+)?(?:\\?%|\^\\circ)?"
+PART = r"\d(?:[\d.,:]*\d)?(?: ?[ap]\.?m\.?)?(?:/\d+)?(?:\\?%|\^\\circ)?"
 PARTS = re.compile(rf"(?P<head>(?:[A-Za-z]+ )*)(?P<parts>{PART}(?: ?- ?{PART}| to {PART})+)"
                    r"(?P<tail>(?: |\\text ?\{|\\,|\\ )+(?!sin|cos|tan|log|ln|pi)"
                    r"[A-Za-z][A-Za-z /]+\}?)?")
@@ -41,6 +41,8 @@ FORMULA = re.compile(
 def record(text):
     """-> (form, value) of a text that is no mathematics, or None."""
     text = text.strip()
+    if text.startswith("(") and text.endswith(")") and is_inner(text[1:-1]):
+        text = text[1:-1].strip()
     low = text.casefold()
     for pattern in DATES:
         if match := pattern.fullmatch(low):
@@ -189,7 +191,7 @@ def collection(text):
     """
     text = WORDED.sub(", ", text)
     parts = split_top(text, ",", ";")
-    if len(parts) > 1:
+    if len(parts) > 1 and all(re.search(r"[^\W_]", part) for part in parts):
         return "", parts
     for opening in [*OPEN, "{"]:
         if text.startswith(opening):
@@ -248,7 +250,7 @@ def as_intervals(text):
     pieces = re.split(r" ?\\text ?\{ ?or ?\} ?| or ", text)
     intervals, letters = [], set()
     for piece in pieces:
-        bounds = re.split(r" ?\\text ?\{ ?and ?\} ?| and ", piece)
+        bounds = re.split(r" ?\\text ?\{ ?and ?\} ?| and |, ?", piece)
         found = bounded_by(bounds, letters)
         if found is None:
             return None
@@ -316,7 +318,10 @@ def is_readable(text):
     if re.search(r"\\circ", re.sub(r"\^ ?\\circ", "", text)):
         return False
     bare = COMMAND.sub(" ", text)
-    if CROSS.search(text) or LABELLED.search(bare) or re.search(r"\d'|\d\.\d+\.", bare):
+    # dy/dx is no quotient of products
+    if re.search("(?<![A-Za-z])d[a-z](?![A-Za-z])", bare) and "\\int" not in text:
+        return False
+    if LABELLED.search(bare) or re.search(r"\d'|\d\.\d+\.", bare):
         return False
     for run in re.findall("[A-Za-z]{2,}", bare):
         if run not in FUNCTIONS and (len(run) > 3 or not run.islower()):
@@ -333,6 +338,7 @@ ACCENT = re.compile(
     r"(?:\{[A-Za-z]+\}|[A-Za-z])")
 APPLIED = re.compile(r"(?<![\\A-Za-z])(?:[fghFGHPCEV]'*|[A-Za-z]'+)"
                      r"(?:\^\{\(\d\)\})?(?:_\w|_\{\w+\})?\([^()]*(?:\([^()]*\)[^()]*)*\)")
+SPREAD = re.compile(r"[A-Z]\([^()]*[A-Z][^()]*\)|\([^()]*[A-Z][^()]*\)[A-Z]")
 PRIMED = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?:_\w)?'+")
 
 
@@ -359,7 +365,7 @@ def named(texts):
 
     result = []
     for text in texts:
-        for pattern in (APPLIED, PRIMED, ACCENT):
+        for pattern in (APPLIED, PRIMED, ACCENT, SPREAD):
             text = pattern.sub(name, text)
         text = re.sub(r" ?\\cdot ?(?=[A-Z](?![A-Za-z]))", r"\\cdot ", text)
         result.append(RUN.sub(product, text))

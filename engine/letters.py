@@ -17,7 +17,7 @@ from string import ascii_uppercase
 from engine.notation import clean
 
 # Our own choice: the end of a text, where its answer is; a longer box is no answer; boxes in boxes.
-MAX_TEXT = 1_000_000
+MAX_TEXT = 300_000
 MAX_BOX = 2_000
 MAX_OPEN = 1_000
 
@@ -76,7 +76,7 @@ PREFIX = re.compile(r"\s*(?:(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|option|
 # A letter: in brackets of its own ("(C)", "(C) 27"), or followed by nothing or by what ends a label
 # ("C", "C. 27", "C: 27", "C) 27", "C - 27", "C, 27", "C (27)").
 LETTER = re.compile(
-    r"\(\s*([A-Za-z])\s*\)(?![^\s.:,])"
+    r"\(+\s*([A-Za-z])\s*\)+(?![^\s.:,])"
     r"|\[\s*([A-Za-z])\s*\](?![^\s.:,])"
     r"|([A-Za-z])\s*(?:$|\)|[.:](?![A-Za-z])|,\s|\s[-–—]\s|[–—]|(?<=\s)\((?=[^()]*\)$))")
 # "B)C)", "B)/C)", "(A) or (B)", "A, B", "A. B. C": a box that names no single letter.
@@ -85,8 +85,8 @@ SEVERAL = re.compile(
     rf"[\s.]*(?:(?:[\s,/&\\;]|and\b|or\b)*{MARKED})+[\s.]*$"
     r"|[\s,/&\\;]*(?:[A-Za-z]\s*[.:]\s*)*[A-Za-z]\s*[.:]?\s*$"
     r"|\s*(?:and|or|&|/|,)\s*[(\[]?[A-Za-z](?![A-Za-z])"
-    r"|\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*,?\s*(?:and|or)\s+[A-Za-z]\s*\.?$")
-RULED_OUT = re.compile(r"\W*(?:is|was|seems|looks)\s+(?:not\s+\w+|wrong|incorrect|false|out"
+    r"|\s*[A-Za-z](?:[\s,/&;]+(?:and\s+|or\s+)?[A-Za-z])*\s*\.?$")
+RULED_OUT = re.compile(r"\W*(?:is|was|seems|looks)\s+(?:not\s+(?:right|correct|true|it|the answer)|wrong|incorrect|false|out"
                        r"|eliminated|ruled out|impossible)\W*$|\W*(?:wrong|incorrect)\W*$")
 # C. botulinum, B. Franklin: one word behind a letter and a dot
 ONE_WORD = re.compile(r"[^\W\d_]{2,}(?:'s)?\s*\.?\s*")
@@ -96,12 +96,13 @@ def letter_in(box, n_choices, choices=()):
     """What a box holds -> the letter of one of n_choices, or None. choices: their texts, if known."""
     if len(box) > MAX_BOX:
         return None
-    plain = PREFIX.sub("", DRESS.sub(" ", box.translate(WIDE)).strip(), count=1).strip(" '\\")
+    plain = PREFIX.sub("", DRESS.sub(" ", box.translate(WIDE)).strip(), count=1).strip(" ?!\\")
+    plain = plain[1:-1].strip() if plain[:1] + plain[-1:] in ("''", "<>") else plain
     match = LETTER.match(plain)
     rest = plain[match.end():] if match else ""
     letter = match[match.lastindex].upper() if match else None
-    if match and not rest.strip(" ."):
-        return within(letter, n_choices)
+    if match and not rest.strip(" .") and within(letter, n_choices):
+        return letter
 
     same = option_that_says(box, choices) or option_that_says(plain, choices)
     if same or not match:
@@ -109,7 +110,8 @@ def letter_in(box, n_choices, choices=()):
     own = choices[ascii_uppercase.index(letter)] if within(letter, len(choices)) else ""
     if own and spelled(rest) == spelled(own):
         return within(letter, n_choices)
-    if SEVERAL.match(rest) and not (match[0].strip()[1:2] in (".", ":") and TEXT_OF_TWO.match(rest)):
+    about_two = TEXT_OF_TWO.match(rest) and match[0].strip()[-1] in ".:)]"
+    if SEVERAL.match(rest) and not about_two:
         return None
     if RULED_OUT.match(rest) or match[0].rstrip().endswith(".") and is_name(rest, own):
         return None

@@ -94,6 +94,12 @@ def fraction_arguments(match):
 
 
 
+def unit_fraction(match):
+    r"""\frac{\text{m}}{\text{s}^2} -> \text{m/s^2}"""
+    power = f"^{match[3]}" if match[3] else ""
+    return rf"\text{{{match[1]}/{match[2]}{power}}}"
+
+
 REWRITES = [(re.compile(pattern), new) for pattern, new in [
     (r"\s+", " "),
     (rf"\\(?:left|right|displaystyle|textstyle|boldsymbol|bm|emph|[Ll]arge|LARGE|small){END}|\\!",
@@ -122,6 +128,8 @@ REWRITES = [(re.compile(pattern), new) for pattern, new in [
     (r"\\[lr]vert" + END + r"|\\mid" + END, "|"),
     (r"\\(?:operatorname|text|mathrm) ?\{ ?(max|min|gcd|lcm|sin|cos|tan|log|ln|exp) ?\}",
      r"\\\1 "),
+    (r"\\(?:operatorname|text|mathrm) ?\{ ?GCD ?\}", r"\\gcd "),
+    (r"\\(?:operatorname|text|mathrm) ?\{ ?LCM ?\}", r"\\lcm "),
     (r"(?<![\\A-Za-z])(max|min|gcd|lcm)(?= ?(?:\(|\\\{))", r"\\\1 "),
     (r"\\(?:mathbf|boldsymbol) ?\{([A-Za-z])\}", r" \1"),
     (r"\\(?:color|textcolor) ?\{[a-z]*\} ?(?=\{)", ""),
@@ -151,14 +159,19 @@ REWRITES = [(re.compile(pattern), new) for pattern, new in [
     (r"(?<=\d)( ?)(?:\\text ?\{)? ?per ?cent(?:age)? ?\}?$", r"\1\\%"),
     (r"^\{ ?(-?\w+) ?\\over ?(\w+) ?\}$", r"\\frac{\1}{\2}"),
     (r"(?<=\d)(?: |\\ |~|\\,)*(?:\\(?:text|mathrm) ?\{)? ?dozen ?\}?" + END, r" \\cdot 12"),
-    (r"^\\(?:text(?:bf|it)?|mathrm) ?\{ ?((?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer ?(?:is)? ?:?) ?\}",
+    (r"^\\(?:text(?:bf|it)?|mathrm) ?\{ ?((?i:(?:the )?(?:final )?ans(?:wer)? ?(?:is)? ?:?)) ?\}",
      r"\1 "),
-    (r"^(?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer ?(?:(?:is)? ?[:=]|is) ?(?!not )(?=\S)", ""),
+    (r"^(?i:(?:the )?(?:final )?ans(?:wer)? ?(?:(?:is)? ?[:=]|is)) ?(?!not )(?=\S)", ""),
+    (r"^<([^<>]*,[^<>]*)>$", r"(\1)"),
+    (r"\\frac ?\{\\(?:text|mathrm) ?\{([^{}]*)\}\}\{\\(?:text|mathrm) ?\{([^{}]*)\}"
+     r"(?:\^\{?(\d)\}?)?\}$", unit_fraction),
+    (r"^(?:\\text ?\{ ?)?(?i:all real numbers|all reals|the real numbers)\.?\}?$",
+     r"\\mathbb{R}"),
     # space around it, and one full stop: 0.333... is not 0.333
     (r"^(?:\\[,;: ]|\\q?quad| )+|(?:\\[,;: ]|\\\\|\\q?quad|~| )+$|(?<!\.)\.$", ""),
 ]]
 SIZED = re.compile(
-    r"(?<=\d)(?: |\\ |~|\\,)*(?:\\(?:text|mathrm) ?\{)? ?(thousand|million|billion|trillion) ?\}?"
+    r"(?<=[\d}])(?: |\\ |~|\\,)*(?:\\(?:text|mathrm) ?\{)? ?(thousand|million|billion|trillion) ?\}?"
     + END)
 WRAPPER = re.compile(
     r"\\\((.*)\\\)|\\\[(.*)\\\]|\$\$?([^$]*)\$\$?|\*\*([^*]*)\*\*|`([^`]*)`|\"([^\"]*)\""

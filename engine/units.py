@@ -19,7 +19,7 @@ SPELLINGS = {
     "mg": "milligram", "s": "second sec", "ms": "millisecond", "min": "minute", "h": "hour hr",
     "day": "", "week": "", "month": "", "year": "yr", "L": "liter litre l", "mL": "milliliter ml",
     "$": "dollar USD US$ usd buck", "cent": "¢", "€": "euro EUR", "£": "pound-sterling GBP",
-    "¥": "yen JPY", "CAD": "", "%": "percent", "mi/h": "mph", "N": "newton", "J": "joule",
+    "¥": "yen JPY", "CAD": "", "%": "percent", "mi/h": "mph", "km/h": "kph kmh", "N": "newton", "J": "joule",
     "kJ": "kilojoule", "W": "watt", "kW": "kilowatt", "MW": "megawatt", "mW": "milliwatt",
     "V": "volt", "A": "ampere amp", "mol": "mole", "K": "kelvin", "Pa": "pascal",
     "kPa": "kilopascal", "atm": "atmosphere", "Hz": "hertz", "kHz": "kilohertz",
@@ -63,6 +63,8 @@ CHANGING = set("""
     base divided multiplied added subtracted off x bc ad bce ce am pm st nd rd th either between
     both other another only until before after ago from with without deep cannot zero dim too many much enough each""".split())
 MONEY = re.compile(r"(-?)(?:US)?(\\?\$|[€£¥]|USD ) ?(?=[\d.])")
+DRESSED = r"\\(?:text|textrm|mathrm|mbox|rm) ?\{[^{}]*\}"
+JOINT = r"(?:\\[,; ]| |~|\\cdot|/)*"
 GAP = r"(?:\\[,; ]| |~|\\q?quad)*"
 WORD = r"(?:\^\\circ ?[CFcf]?|\\?[A-Za-zµ$€£¢%]+|\\Omega|\\mu)"
 NAME = rf"{WORD}(?: ?\^ ?\{{?-?\d\}}?)?"
@@ -71,7 +73,7 @@ UNIT = re.compile(
     r"(?:(?P<symbol>\\?[%¢]|\^\\circ ?(?:\\(?:text|mathrm) ?\{ ?(?:[CF]|[Cc]elsius|[Ff]ahrenheit) ?\}"
     r"|[CF](?![A-Za-z])| ?[Cc]elsius| ?[Ff]ahrenheit)?|\\Omega)"
     rf"|(?P<bare>[A-Za-z]+(?:(?:/| |\\cdot )[A-Za-z]+)*)"
-    r"|(?P<dressed>(?:\\mu ?)?\\(?:text|textrm|mathrm|mbox|rm) ?\{[^{}]*\}|\\mu ?m))"
+    rf"|(?P<dressed>(?:\\mu ?)?{DRESSED}(?:(?: ?\^ ?\{{?-?\d\}}?)?{JOINT}{DRESSED})*|\\mu ?m))"
     r"(?P<power> ?\^ ?\{?-?[1-4]\}?)?$")
 
 
@@ -107,7 +109,11 @@ def changes(word):
 
 def undressed(name):
     r"""\mu\text{m} -> mum"""
+    name = re.sub(r"(?<=[}\w]) ?(?:\\[,;]|\\cdot|(?<=\}) ?(?=\\(?:text|mathrm))) ?", "*", name)
     return re.sub(r"\\(?:text|textrm|mathrm|mbox|rm) ?|[{}\\]|\.$", "", name).strip()
+
+
+INCHES = re.compile(r"min|in(?:\^\d)?|.*/in(?:\^\d)?")
 
 
 def one_spelling(name):
@@ -117,13 +123,13 @@ def one_spelling(name):
         return "^\\circ" + (f" {scale[0].upper()}" if scale else "")
     name = name.removeprefix("\\").strip()
     name = re.sub(r"\bcubic (\w+)", r"\1^3", name)
-    name = re.sub(r"\b(?:square|sq) (\w+)", r"\1^2", name)
+    name = re.sub(r"\b(?:square|sq\.?) (\w+)", r"\1^2", name)
     name = re.sub(r" per | ?/ ?", "/", name)
     name = re.sub(r" ?\\?cdot ?|\*", "*", name).replace("mu m", "mum")
     words = re.findall(r"[A-Za-z]+", name)
     if not words and not re.fullmatch("[%$€£¥¢]", name):
         return None
-    if any(changes(word.casefold()) for word in words) and name != "min":
+    if any(changes(word.casefold()) for word in words) and not INCHES.fullmatch(name):
         return None
     if re.search(r"[^A-Za-z0-9^/* %$€£¥¢-]", name):
         return None
@@ -151,7 +157,7 @@ def is_product(value, gap, letters):
         return len(letters) == 1 and (not gap or exact(value) is None)
     if not value or not (value[-1].isdigit() or value[-1] in "})"):
         return True
-    words = re.findall("[A-Za-z]+", re.sub(r"\b(?:square|sq|cubic) ", "", letters))
+    words = re.findall("[A-Za-z]+", re.sub(r"\b(?:square|sq\.?|cubic) ", "", letters))
     if all(in_one_spelling(word) in SPELLINGS for word in words):
         return False
     last = words[-1]

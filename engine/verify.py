@@ -35,7 +35,7 @@ from collections import deque
 from fractions import Fraction
 
 from engine import notation
-from engine.forms import (as_intervals, both_signs, collection, folded, is_readable, is_words,
+from engine.forms import (CROSS, as_intervals, both_signs, collection, folded, is_readable, is_words,
                           named, same_record, split_top)
 from engine.notation import clean, exact
 from engine.units import converted, split_unit
@@ -362,6 +362,8 @@ def compare_parts(answer, truth, algebra, inside):
 
     # a statement without a letter, as 1 = 2, says nothing that algebra could compare
     a, t = named([answer, truth])
+    if CROSS.search(answer) or CROSS.search(truth):
+        return folded(answer) == folded(truth)
     if not is_readable(a) or not is_readable(t) or is_empty(answer) or is_empty(truth):
         return folded(answer) == folded(truth)
     return algebra(a, t)
