@@ -145,16 +145,22 @@ def ratio(text):
     return None if None in parts or 0 in parts else parts
 
 
+HYBRID = re.compile(r"(?:d\^?\{?\d?\}?)?sp\^?\{?\d?\}?(?:d\^?\{?\d?\}?)?")
+
+
 def is_formula(text):
     r"""N2O4, SO_4^{2-}, 5'-GCA-3', RrYy: letters that are no factors.
 
     >>> is_formula("N_2O"), is_formula("A^2"), is_formula("AB"), is_formula("NaCl")
     (True, False, False, True)
     """
+    if HYBRID.fullmatch(text):
+        return True
     if not FORMULA.fullmatch(text) or not re.search("[A-Z]|s\\^", text):
         return False
     capitals = len(re.findall("[A-Z]", text))
-    return bool(re.search(r"[A-Za-z)]\d|[A-Z][a-z]|\^\{?\d*[+-]\}?$|\d'|[A-Z]-[A-Z]|\d[spdf]\^", text)
+    return bool(re.search(r"[A-Za-z)]\d|[A-Z][a-z]|\^\{?\d*[+-]\}?$|\d'|[A-Z]-[A-Z]|\d[spdf]\^",
+                          text)
                 or capitals > 1 and re.search(r"_\{?\d", text))
 
 
@@ -189,7 +195,8 @@ def collection(text):
     >>> collection("(1, 2]"), collection(r"\{3\}"), collection("1 and 2"), collection("(5)")
     (('(]', ['1', '2']), ('{}', ['3']), ('', ['1', '2']), None)
     """
-    text = WORDED.sub(", ", text)
+    if not re.search(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])", text):
+        text = WORDED.sub(", ", text)
     parts = split_top(text, ",", ";")
     if len(parts) > 1 and all(re.search(r"[^\W_]", part) for part in parts):
         return "", parts
@@ -299,7 +306,7 @@ def same_direction(one, other):
 COMMANDS = set(r"""frac sqrt cdot times div pm mp pi infty sin cos tan cot sec csc arcsin arccos arctan
     sinh cosh tanh log ln exp max min gcd binom sum prod int lim to le ge ne lt gt in cup cap setminus
     emptyset mathbb lfloor rfloor lceil rceil begin end alpha beta gamma delta epsilon varepsilon zeta
-    eta theta kappa lambda mu nu xi rho sigma tau phi varphi chi psi omega Gamma Delta Theta Lambda Pi
+    eta theta kappa lambda mu nu xi rho sigma tau phi varphi chi psi omega Gamma Delta Theta Lambda
     Sigma Phi Psi Omega circ hline limits dfrac quad sqrt overline det""".split())
 FUNCTIONS = {"sin", "cos", "tan", "log", "ln", "exp", "sqrt", "pi", "max", "min", "gcd", "dx", "dt",
              "dy", "array", "pmatrix", "bmatrix", "vmatrix", "matrix", "cc", "ccc", "cccc", "cases"}
@@ -309,9 +316,12 @@ LABELLED = re.compile(r"(?<![\\A-Za-z])[A-HJ-Za-hj-z]\d")
 CROSS = re.compile(r"(?:[A-Za-z]'*|\}) *\\times *(?:[A-Za-z]|\\(?:vec|hat|mathbf|bar))(?!frac|sqrt)")
 
 
+UNREADABLE = re.compile(r"[\"`@#?;~$%]|\\ldots|\.\.|!!|'|\d_|(?:^|\s)\([a-z]\)\s")
+
+
 def is_readable(text):
     """Whether algebra reads all of it as it is meant."""
-    if not text.isascii() or re.search(r"[\"`@#?;~$%]|\\ldots|\.\.|!!|'", text):
+    if not text.isascii() or UNREADABLE.search(text):
         return False
     if not COMMANDS.issuperset(COMMAND.findall(text)):
         return False
@@ -324,14 +334,19 @@ def is_readable(text):
     if LABELLED.search(bare) or re.search(r"\d'|\d\.\d+\.", bare):
         return False
     for run in re.findall("[A-Za-z]{2,}", bare):
-        if run not in FUNCTIONS and (len(run) > 3 or not run.islower()):
+        if run in FUNCTIONS or re.fullmatch("[a-z]{1,2}[A-Z]", run):
+            continue
+        if len(run) > 3 or not run.islower() or run in ("not", "and", "or", "if", "no"):
             return False
     return True
 
 
 FACTOR = (r"[A-Za-z](?:_\{[^{}]*\}|_\w)?"
           r"(?:\^(?:\{[^{}]*\}|\\dagger|[-+]?[\w*]))?")
-RUN = re.compile(rf"(?<![\\A-Za-z]){FACTOR}(?: ?(?:\\cdot )? ?{FACTOR})*(?![A-Za-z])")
+CAPITAL = re.compile(r"[A-Z](?:_\{[^{}]*\}|_\w)?|[a-z](?:_\{[^{}]*[A-Z][^{}]*\}|_[A-Z])")
+GREEK_CAPITAL = re.compile(
+    r"\\(?:Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Phi|Psi|Omega)(?![A-Za-z])")
+RUN = re.compile(rf"(?<!\\mathbb\{{)(?<!\\mathbb \{{)(?<![\\A-Za-z]){FACTOR}(?: ?(?:\\cdot )? ?{FACTOR})*(?![A-Za-z])")
 TRANSPOSED = re.compile(r"\^(?:T|H|\*|\\dagger|\{(?:T|H|\*|\\dagger)\})")
 ACCENT = re.compile(
     r"\\(?:vec|hat|bar|tilde|dot|ddot|widehat|overrightarrow|mathcal|overline) ?"
@@ -361,11 +376,14 @@ def named(texts):
             return name(match)
         capitals = len(re.findall(r"(?<![\^_{\\a-z])[A-Z]", text.replace("\\cdot", "")))
         factors = len(re.findall("[A-Za-z]", re.sub(r"\\[a-z]+|[_^]\{?\w\}?", "", text)))
-        return name(match) if capitals > 1 and factors > 1 else text
+        if capitals > 1 and factors > 1:
+            return name(match)
+        # math-verify knows no difference between x^a and x^A
+        return CAPITAL.sub(name, text)
 
     result = []
     for text in texts:
-        for pattern in (APPLIED, PRIMED, ACCENT, SPREAD):
+        for pattern in (APPLIED, PRIMED, ACCENT, SPREAD, GREEK_CAPITAL):
             text = pattern.sub(name, text)
         text = re.sub(r" ?\\cdot ?(?=[A-Z](?![A-Za-z]))", r"\\cdot ", text)
         result.append(RUN.sub(product, text))

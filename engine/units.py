@@ -15,11 +15,12 @@ from engine.notation import exact
 SPELLINGS = {
     "mm": "millimeter millimetre", "cm": "centimeter centimetre", "m": "meter metre",
     "km": "kilometer kilometre", "in": "inch inches", "ft": "foot feet", "yd": "yard", "mi": "mile",
-    "nm": "nanometer nanometre", "g": "gram gramme", "kg": "kilogram kilogramme kilo",
+    "nm": "nanometer nanometre", "g": "gram gramme", "kg": "kilogram kilogramme",
     "mg": "milligram", "s": "second sec", "ms": "millisecond", "min": "minute", "h": "hour hr",
     "day": "", "week": "", "month": "", "year": "yr", "L": "liter litre l", "mL": "milliliter ml",
     "$": "dollar USD US$ usd buck", "cent": "¢", "€": "euro EUR", "£": "pound-sterling GBP",
-    "¥": "yen JPY", "CAD": "", "%": "percent", "mi/h": "mph", "km/h": "kph kmh", "N": "newton", "J": "joule",
+    "¥": "yen JPY", "CAD": "", "%": "percent", "mi/h": "mph", "km/h": "kph kmh", "N": "newton",
+    "J": "joule",
     "kJ": "kilojoule", "W": "watt", "kW": "kilowatt", "MW": "megawatt", "mW": "milliwatt",
     "V": "volt", "A": "ampere amp", "mol": "mole", "K": "kelvin", "Pa": "pascal",
     "kPa": "kilopascal", "atm": "atmosphere", "Hz": "hertz", "kHz": "kilohertz",
@@ -61,7 +62,9 @@ CHANGING = set("""
     false negative approximately approx about roughly around so minimum maximum least most at max
     min up down pi sin cos tan log ln exp sqrt cis degree percent percentage is isn are was power
     base divided multiplied added subtracted off x bc ad bce ce am pm st nd rd th either between
-    both other another only until before after ago from with without deep cannot zero dim too many much enough each""".split())
+    both other another only until before after ago from with without deep cannot zero dim too many much enough each
+    doubled tripled gross grand lakh crore loss debt deficit behind late early inverse reciprocal
+    conjugate cot sec csc arcsin arccos arctan sinh cosh tanh det arg mean std versus vs""".split())
 MONEY = re.compile(r"(-?)(?:US)?(\\?\$|[€£¥]|USD ) ?(?=[\d.])")
 DRESSED = r"\\(?:text|textrm|mathrm|mbox|rm) ?\{[^{}]*\}"
 JOINT = r"(?:\\[,; ]| |~|\\cdot|/)*"
@@ -104,7 +107,9 @@ def split_unit(text):
 
 
 def changes(word):
-    return word in CHANGING or singular(word) in CHANGING
+    return (word in CHANGING or singular(word) in CHANGING
+            or re.fullmatch(".*illionths?|.*illions?|.*illiards?|.{3,}(?:ly|ed|fold)",
+                            word) is not None)
 
 
 def undressed(name):
@@ -142,12 +147,17 @@ def spelling(word):
 
 def in_one_spelling(word):
     """The symbol of that unit, or the word without the s of a plural."""
-    return UNITS.get(word) or UNITS.get(singular(word)) or UNITS.get(singular(word.lower()),
-                                                                    singular(word))
+    found = UNITS.get(word) or UNITS.get(singular(word))
+    if not found and len(word) > 3:
+        found = UNITS.get(singular(word.lower()))
+    return found or singular(word)
 
 
 def singular(word):
     return word.removesuffix("s") if len(word) > 2 else word
+
+
+SHORT = set("cup man men box egg way car dog cat boy pen hat bag bus cow pig".split())
 
 
 def is_product(value, gap, letters):
@@ -162,6 +172,8 @@ def is_product(value, gap, letters):
         return False
     last = words[-1]
     # xyz, abc, sin
+    if singular(last) in SHORT:
+        return not gap
     if len(last) < 4 or not re.search("[aeiouy]", last[1:]):
         return True
     return not gap

@@ -35,7 +35,8 @@ from collections import deque
 from fractions import Fraction
 
 from engine import notation
-from engine.forms import (CROSS, as_intervals, both_signs, collection, folded, is_readable, is_words,
+from engine.forms import (CROSS, as_intervals, both_signs, collection, folded, is_readable,
+                          is_words,
                           named, same_record, split_top)
 from engine.notation import clean, exact
 from engine.units import converted, split_unit
@@ -247,8 +248,12 @@ def decide(answer, truth, algebra=lambda answer, truth: None):
 
 # x, x_1, f(x), \theta, \angle ABC
 SYMBOL = r"\\?[A-Za-z]+(?: ?\{\w+\}| [A-Za-z]+)*'*(?:_\w|_\{\w+\})?(?:\([\w, ]+\))?"
+# not = 5, twice x = 10
+OTHERWISE = (r"\b(?:not|no|never|isn|wrong|incorrect|false|twice|double|triple|half|third|quarter"
+             r"|square|squared|cube|root|minus|negative|inverse|either|neither|least|most|about"
+             r"|approximately|over|mod|times|plus|opposite|reciprocal|log|non|un)\b")
 # also m + n, as the AIME asks; (x, y)
-LABEL = re.compile(rf"(?!.*(?:sqrt|frac|sin|cos|tan|log|ln|exp|max|min|gcd|lcm)){SYMBOL}"
+LABEL = re.compile(rf"(?!.*(?:sqrt|frac|sin|cos|tan|log|ln|exp|max|min|gcd|lcm))(?!.*{OTHERWISE}){SYMBOL}"
                    rf"(?: ?\+ ?{SYMBOL})*")
 POINT = re.compile(r"\([a-z](?:, ?[a-z])*\)")
 LIST = re.compile(r"[<>,;&!]|\\(?:le|ge|ne|begin|in|approx)(?![A-Za-z])| or | and "
@@ -350,6 +355,10 @@ def compare_parts(answer, truth, algebra, inside):
     # 38,790,683 is a number and no list
     one = collection(answer) if number(answer) is None else None
     other = collection(truth) if number(truth) is None else None
+    # 3 and 4 is not 3 or 4
+    joints = [set(JOINT.findall(text)) for text in (answer, truth)]
+    if joints in ([{"and"}, {"or"}], [{"or"}, {"and"}]):
+        return False
     if one and other:
         return same_collection(one, other, algebra)
     if one or other:
@@ -380,6 +389,9 @@ def same_union(one, other, algebra):
     return same_collection(("", parts[0]), ("", parts[1]), algebra)
 
 
+JOINT = re.compile(r"(?<![A-Za-z])(?:and|or)(?![A-Za-z])")
+
+ORDERED = {"t", "f", "true", "false", "yes", "no"}
 # Parts of a collection that are compared each with each.
 MAX_PARTS = 40
 
@@ -392,10 +404,12 @@ def same_collection(one, other, algebra):
     if open_a != open_t and {open_a, open_t} not in ({"", "{}"}, {"", "()"}):
         return False
     ordered = open_a not in ("", "{}") or open_t not in ("", "{}")
+    # T, F, T: answers to several questions
+    ordered = ordered or open_a == "" and all(part.casefold() in ORDERED for part in a)
     if (ordered or open_a == open_t == "") and len(a) != len(t):
         return False
-    if ordered and open_a != open_t and all(unlabelled(part) for part in a):
-        a = [unlabelled(part)[1] for part in a]
+    if ordered and open_a != open_t:
+        a, t = coordinates(a), coordinates(t)
     if ordered:
         return every(same(x, y, algebra, True) for x, y in zip(a, t))
     if min(len(a), len(t)) == 0 or max(len(a), len(t)) > MAX_PARTS:
@@ -410,6 +424,12 @@ def same_collection(one, other, algebra):
     forward = every(some(table[x, y] for y in t) for x in a)
     backward = every(some(table[x, y] for x in a) for y in t)
     return every([forward, backward])
+
+
+def coordinates(parts):
+    """y = 4, x = 3 -> 3, 4; other parts as they are."""
+    labelled = [unlabelled(part) for part in parts]
+    return [value for _, value in sorted(labelled)] if all(labelled) else parts
 
 
 def matched(a, t, algebra):

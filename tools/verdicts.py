@@ -1,7 +1,7 @@
 r"""What the verifier says about tests/answer_pairs.jsonl, per kind, beside math-verify alone.
 
     python -m tools.verdicts             # a line per kind; about two minutes of one core
-    python -m tools.verdicts --write     # and the table in docs/results/verifier.md
+    python -m tools.verdicts --write     # and the table in docs/results/verifier.md, known_wrong
     python -m tools.verdicts --wrong     # and every wrong verdict on a pair that is not held out
 
     code     meaning
@@ -10,7 +10,7 @@ r"""What the verifier says about tests/answer_pairs.jsonl, per kind, beside math
     missed   equal pairs called not equal: each costs one reward
     unknown  the check ran into its time limit
 
-"math-verify alone" is its parse and verify with their defaults, each text between dollars.
+"math-verify" alone is its parse and verify with their defaults, each text between dollars.
 """
 import argparse
 import json
@@ -47,8 +47,19 @@ def main():
                 outcome = OUTCOMES[verdict, pair["equal"]]
                 print(f"{outcome:8}{pair['kind']:20}{pair['answer']} ~ {pair['truth']}")
     if flags.write:
+        mark(pairs, ours)
         before, _, after = PAGE.read_text(encoding="utf-8").split(MARK)
         PAGE.write_text(f"{before}{MARK}\n\n{text}\n\n{MARK}{after}", encoding="utf-8")
+
+
+def mark(pairs, ours):
+    """known_wrong on the pairs we get wrong, for the tests."""
+    for pair, verdict in zip(pairs, ours):
+        pair.pop("known_wrong", None)
+        if verdict is not pair["equal"]:
+            pair["known_wrong"] = True
+    lines = [json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs]
+    FILE.write_text("".join(lines), encoding="utf-8")
 
 
 def alone(answer, truth):
@@ -60,7 +71,7 @@ def alone(answer, truth):
 
 def table(pairs, ours, theirs):
     """The lines of a Markdown table: kinds, then all pairs, then those held out."""
-    lines = ["| kind | pairs | right | farmed | missed | math-verify alone: right | farmed | missed |",
+    lines = ["| kind | pairs | right | farmed | missed | math-verify: right | farmed | missed |",
              "|---|--:|--:|--:|--:|--:|--:|--:|"]
     groups = {}
     for i, pair in enumerate(pairs):
