@@ -1,4 +1,4 @@
-r"""What looks like mathematics and is none: recognised before any algebra, and compared as it stands.
+r"""What looks like mathematics and is none: told before any algebra, and compared as it stands.
 
     record(text)   a range, date, score, clock time, ratio, number in parts, formula: a value that
                    equals a record of the same form and nothing else.   4-1 is not 5-2, nor 3
@@ -24,7 +24,8 @@ DATES = [re.compile(pattern) for pattern in (
     rf"(?P<d>\d{{1,2}})(?:st|nd|rd|th)? (?:of )?(?P<m>{MONTH}),?(?: (?P<y>\d{{1,4}}))?",
     rf"(?P<m>{MONTH}) (?P<d>\d{{1,2}})(?:st|nd|rd|th)?(?:,? (?P<y>\d{{3,4}}))?",
     r"(?P<y>\d{4})-(?P<m>\d\d)-(?P<d>\d\d)")]
-TIME = re.compile(r"(\d{1,2}):([0-5]\d)(?::([0-5]\d))?(?: ?([ap])\.?m\.?)?|(\d{1,2}) ?([ap])\.?m\.?")
+TIME = re.compile(r"(\d{1,2}):([0-5]\d)(?::([0-5]\d))?(?: ?([ap])\.?m\.?)?"
+                  r"|(\d{1,2}) ?([ap])\.?m\.?")
 PART = r"\d(?:[\d.,:]*\d)?(?: ?[ap]\.?m\.?)?(?:/\d+)?(?:\\?%|\^\\circ)?"
 PARTS = re.compile(rf"(?P<head>(?:[A-Za-z]+ )*)(?P<parts>{PART}(?: ?- ?{PART}| to {PART})+)"
                    r"(?P<tail>(?: |\\text ?\{|\\,|\\ )+(?!sin|cos|tan|log|ln|pi)"
@@ -303,17 +304,18 @@ def same_direction(one, other):
 
 # ---------------------------------------------------------------- what algebra may read
 
-COMMANDS = set(r"""frac sqrt cdot times div pm mp pi infty sin cos tan cot sec csc arcsin arccos arctan
-    sinh cosh tanh log ln exp max min gcd binom sum prod int lim to le ge ne lt gt in cup cap setminus
-    emptyset mathbb lfloor rfloor lceil rceil begin end alpha beta gamma delta epsilon varepsilon zeta
-    eta theta kappa lambda mu nu xi rho sigma tau phi varphi chi psi omega Gamma Delta Theta Lambda
-    Sigma Phi Psi Omega circ hline limits dfrac quad sqrt overline det""".split())
+COMMANDS = set("""
+    frac sqrt cdot times div pm mp pi infty sin cos tan cot sec csc arcsin arccos arctan sinh cosh
+    tanh log ln exp max min gcd binom sum prod int lim to le ge ne lt gt in cup cap setminus
+    emptyset mathbb lfloor rfloor lceil rceil begin end alpha beta gamma delta epsilon varepsilon
+    zeta eta theta kappa lambda mu nu xi rho sigma tau phi varphi chi psi omega Gamma Delta Theta
+    Lambda Sigma Phi Psi Omega circ hline limits quad overline det""".split())
 FUNCTIONS = {"sin", "cos", "tan", "log", "ln", "exp", "sqrt", "pi", "max", "min", "gcd", "dx", "dt",
              "dy", "array", "pmatrix", "bmatrix", "vmatrix", "matrix", "cc", "ccc", "cccc", "cases"}
 COMMAND = re.compile(r"\\([A-Za-z]+)")
 # a letter at once before a digit, unless an index or a command's argument
 LABELLED = re.compile(r"(?<![\\A-Za-z])[A-HJ-Za-hj-z]\d")
-CROSS = re.compile(r"(?:[A-Za-z]'*|\}) *\\times *(?:[A-Za-z]|\\(?:vec|hat|mathbf|bar))(?!frac|sqrt)")
+CROSS = re.compile(r"(?:[A-Za-z]'*|\}) *\\times *(?:[A-Za-z]|\\(?:vec|hat|bar)(?![a-z]))")
 
 
 UNREADABLE = re.compile(r"[\"`@#?;~$%]|\\ldots|\.\.|!!|'|\d_|(?:^|\s)\([a-z]\)\s")
@@ -346,7 +348,8 @@ FACTOR = (r"[A-Za-z](?:_\{[^{}]*\}|_\w)?"
 CAPITAL = re.compile(r"[A-Z](?:_\{[^{}]*\}|_\w)?|[a-z](?:_\{[^{}]*[A-Z][^{}]*\}|_[A-Z])")
 GREEK_CAPITAL = re.compile(
     r"\\(?:Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Phi|Psi|Omega)(?![A-Za-z])")
-RUN = re.compile(rf"(?<!\\mathbb\{{)(?<!\\mathbb \{{)(?<![\\A-Za-z]){FACTOR}(?: ?(?:\\cdot )? ?{FACTOR})*(?![A-Za-z])")
+RUN = re.compile(rf"(?<!\\mathbb\{{)(?<!\\mathbb \{{)(?<![\\A-Za-z])"
+                 rf"{FACTOR}(?: ?(?:\\cdot )? ?{FACTOR})*(?![A-Za-z])")
 TRANSPOSED = re.compile(r"\^(?:T|H|\*|\\dagger|\{(?:T|H|\*|\\dagger)\})")
 ACCENT = re.compile(
     r"\\(?:vec|hat|bar|tilde|dot|ddot|widehat|overrightarrow|mathcal|overline) ?"

@@ -86,14 +86,15 @@ SEVERAL = re.compile(
     r"|[\s,/&\\;]*(?:[A-Za-z]\s*[.:]\s*)*[A-Za-z]\s*[.:]?\s*$"
     r"|\s*(?:and|or|&|/|,)\s*[(\[]?[A-Za-z](?![A-Za-z])"
     r"|\s*[A-Za-z](?:[\s,/&;]+(?:and\s+|or\s+)?[A-Za-z])*\s*\.?$")
-RULED_OUT = re.compile(r"\W*(?:is|was|seems|looks)\s+(?:not\s+(?:right|correct|true|it|the answer)|wrong|incorrect|false|out"
+RULED_OUT = re.compile(r"\W*(?:is|was|seems|looks)\s+"
+                       r"(?:not\s+(?:right|correct|true|it|the answer)|wrong|incorrect|false|out"
                        r"|eliminated|ruled out|impossible)\W*$|\W*(?:wrong|incorrect)\W*$")
 # C. botulinum, B. Franklin: one word behind a letter and a dot
 ONE_WORD = re.compile(r"[^\W\d_]{2,}(?:'s)?\s*\.?\s*")
 
 
 def letter_in(box, n_choices, choices=()):
-    """What a box holds -> the letter of one of n_choices, or None. choices: their texts, if known."""
+    """What a box holds -> the letter of one of n_choices, or None. choices: their texts."""
     if len(box) > MAX_BOX:
         return None
     plain = PREFIX.sub("", DRESS.sub(" ", box.translate(WIDE)).strip(), count=1).strip(" ?!\\")

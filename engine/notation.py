@@ -30,7 +30,7 @@ GREEK = {
     "η": "eta", "θ": "theta", "κ": "kappa", "λ": "lambda", "μ": "mu", "µ": "mu", "ν": "nu",
     "ξ": "xi", "π": "pi", "ρ": "rho", "σ": "sigma", "τ": "tau", "φ": "phi", "χ": "chi",
     "ψ": "psi", "ω": "omega", "Γ": "Gamma", "Δ": "Delta", "Θ": "Theta", "Λ": "Lambda", "Π": "Pi",
-    "Σ": "Sigma", "Φ": "Phi", "Ψ": "Psi", "Ω": "Omega", "Ω": "Omega",
+    "Σ": "Sigma", "Φ": "Phi", "Ψ": "Psi", "Ω": "Omega", "\u2126": "Omega",
 }
 SIGNS |= {letter: rf"\{name} " for letter, name in GREEK.items()}
 HIGH = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ"
@@ -171,7 +171,8 @@ REWRITES = [(re.compile(pattern), new) for pattern, new in [
     (r"^(?:\\[,;: ]|\\q?quad| )+|(?:\\[,;: ]|\\\\|\\q?quad|~| )+$|(?<!\.)\.$", ""),
 ]]
 SIZED = re.compile(
-    r"(?<=[\d}])(?: |\\ |~|\\,)*(?:\\(?:text|mathrm) ?\{)? ?(thousand|million|billion|trillion) ?\}?"
+    r"(?<=[\d}])(?: |\\ |~|\\,)*(?:\\(?:text|mathrm) ?\{)? ?"
+    r"(thousand|million|billion|trillion) ?\}?"
     + END)
 WRAPPER = re.compile(
     r"\\\((.*)\\\)|\\\[(.*)\\\]|\$\$?([^$]*)\$\$?|\*\*([^*]*)\*\*|`([^`]*)`|\"([^\"]*)\""

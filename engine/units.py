@@ -62,7 +62,8 @@ CHANGING = set("""
     false negative approximately approx about roughly around so minimum maximum least most at max
     min up down pi sin cos tan log ln exp sqrt cis degree percent percentage is isn are was power
     base divided multiplied added subtracted off x bc ad bce ce am pm st nd rd th either between
-    both other another only until before after ago from with without deep cannot zero dim too many much enough each
+    both other another only until before after ago from with without deep cannot zero dim
+    too many much enough each
     doubled tripled gross grand lakh crore loss debt deficit behind late early inverse reciprocal
     conjugate cot sec csc arcsin arccos arctan sinh cosh tanh det arg mean std versus vs""".split())
 MONEY = re.compile(r"(-?)(?:US)?(\\?\$|[€£¥]|USD ) ?(?=[\d.])")
@@ -73,7 +74,8 @@ WORD = r"(?:\^\\circ ?[CFcf]?|\\?[A-Za-zµ$€£¢%]+|\\Omega|\\mu)"
 NAME = rf"{WORD}(?: ?\^ ?\{{?-?\d\}}?)?"
 UNIT = re.compile(
     rf"(?:(?<=[\d)}}])|(?<=\\pi))\.?(?P<gap>{GAP})"
-    r"(?:(?P<symbol>\\?[%¢]|\^\\circ ?(?:\\(?:text|mathrm) ?\{ ?(?:[CF]|[Cc]elsius|[Ff]ahrenheit) ?\}"
+    r"(?:(?P<symbol>\\?[%¢]|\^\\circ ?(?:\\(?:text|mathrm) ?"
+    r"\{ ?(?:[CF]|[Cc]elsius|[Ff]ahrenheit) ?\}"
     r"|[CF](?![A-Za-z])| ?[Cc]elsius| ?[Ff]ahrenheit)?|\\Omega)"
     rf"|(?P<bare>[A-Za-z]+(?:(?:/| |\\cdot )[A-Za-z]+)*)"
     rf"|(?P<dressed>(?:\\mu ?)?{DRESSED}(?:(?: ?\^ ?\{{?-?\d\}}?)?{JOINT}{DRESSED})*|\\mu ?m))"

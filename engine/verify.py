@@ -253,7 +253,8 @@ OTHERWISE = (r"\b(?:not|no|never|isn|wrong|incorrect|false|twice|double|triple|h
              r"|square|squared|cube|root|minus|negative|inverse|either|neither|least|most|about"
              r"|approximately|over|mod|times|plus|opposite|reciprocal|log|non|un)\b")
 # also m + n, as the AIME asks; (x, y)
-LABEL = re.compile(rf"(?!.*(?:sqrt|frac|sin|cos|tan|log|ln|exp|max|min|gcd|lcm))(?!.*{OTHERWISE}){SYMBOL}"
+LABEL = re.compile(rf"(?!.*(?:sqrt|frac|sin|cos|tan|log|ln|exp|max|min|gcd|lcm))"
+                   rf"(?!.*{OTHERWISE}){SYMBOL}"
                    rf"(?: ?\+ ?{SYMBOL})*")
 POINT = re.compile(r"\([a-z](?:, ?[a-z])*\)")
 LIST = re.compile(r"[<>,;&!]|\\(?:le|ge|ne|begin|in|approx)(?![A-Za-z])| or | and "
@@ -417,13 +418,11 @@ def same_collection(one, other, algebra):
 
     if open_a == open_t == "":
         return matched(a, t, algebra)
-    table = {}
+    rows = []
     for x in a:
-        for y in t:
-            table[x, y] = same(x, y, algebra, True)
-    forward = every(some(table[x, y] for y in t) for x in a)
-    backward = every(some(table[x, y] for x in a) for y in t)
-    return every([forward, backward])
+        rows.append([same(x, y, algebra, True) for y in t])
+    columns = zip(*rows)
+    return every([*map(some, rows), *map(some, columns)])
 
 
 def coordinates(parts):

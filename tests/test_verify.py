@@ -1,8 +1,9 @@
 r"""Free-form answers: what counts as equal, and what a slow, crashed or killed check turns into.
 With the real math-verify.
 
-answer_pairs.jsonl has one pair a line: answer, truth, equal, kind, source. What is equal was decided
-before the checker saw the pair; held_out marks those that nobody looked at while writing its rules.
+answer_pairs.jsonl has one pair a line: answer, truth, equal, kind, source. What is equal was
+decided before the checker saw the pair; held_out marks those that nobody
+looked at while writing its rules.
 Where we are wrong, known_wrong says so, and a change in either direction fails.
 
     a rounded number is another number; a unit or a word may be left out, another is another answer;

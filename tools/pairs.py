@@ -200,7 +200,10 @@ def genotypes(rng, equal):
     if equal:
         return one + two_, rng.choice([rf"\text{{{one + two_}}}", f"${one + two_}$",
                                        rf"\mathrm{{{one + two_}}}", f"{one}{two_}."])
-    different = [a + b for a in forms for b in others if a + b != one + two_]
+    different = []
+    for form in forms:
+        different += [form + other for other in others]
+    different.remove(one + two_)
     return one + two_, rng.choice(different)
 
 
