@@ -16,7 +16,6 @@ useful and not for being hard.
 Departs from the released code: the prompts are ours; a letter beyond the choices is wrong, not an
 error; a check that timed out is not a 0 but unknown.
 """
-import re
 from itertools import chain
 from string import ascii_uppercase
 
@@ -25,6 +24,7 @@ import torch
 from data import Answered
 from dugrpo import center
 from engine import ranks
+from engine.letters import last_boxed, letter_in
 from sampling import sample
 
 # The question goes in {question}, its lettered choices in {options}.
@@ -76,7 +76,7 @@ def rewards(questions, answers, verifier):
     for q, (question, group) in enumerate(zip(questions, answers)):
         for i, rollout in enumerate(group):
             if question.choices:
-                letter = extract_answer(rollout.text, len(question.choices))
+                letter = given_answer(question, rollout.text)
                 r[q, i] = float(letter == question.letter)
             else:
                 for truth in (question.ground_truth, *question.aliases):
@@ -157,7 +157,7 @@ def given(questions, answers):
 
 def given_answer(question, text):
     if question.choices:
-        return extract_answer(text, len(question.choices))
+        return extract_answer(text, len(question.choices), question.choices)
     return last_boxed(text)
 
 
@@ -178,60 +178,18 @@ def prompt_text(question):
     return MULTIPLE_CHOICE.format(question=question.question_text, options=options)
 
 
-# What may stand around the letter without changing what is meant: \text{C}, $C$, **C**,
-# \left( C \right), and plain braces.
-DRESS = re.compile(
-    r"\\(?:text(?:bf|it|rm|sf)?|math(?:bf|it|rm|sf)|left|right|bf|rm)(?![A-Za-z])"
-    r"|\\[()\[\]\s,;!]|[{}$*~]")
-# Then a letter: in brackets of its own ("(C)", "(C) 27"), or followed by nothing or by what ends a
-# label ("C", "C. 27", "C: 27", "C) 27").
-LETTER = re.compile(
-    r"\(\s*([A-Za-z])\s*\)(?![^\s.:])"
-    r"|\[\s*([A-Za-z])\s*\](?![^\s.:])"
-    r"|([A-Za-z])\s*(?:$|\)|[.:](?![A-Za-z]))")
-
-
-# "(A) or (B)", "A. B. C", "(C) is wrong": a box that names no single letter.
-HEDGE = re.compile(r"^\s*(?:or|and|is)\b|(?:^|\s)[(\[]?[A-Z][)\].:](?:\s|$)")
-
-
-def extract_answer(text, n_choices):
+def extract_answer(text, n_choices, choices=()):
     r"""What the solver wrote -> the letter in its last complete box, or None.
 
     None is nothing usable, which scores 0 and stays in the group; a letter beyond the choices too.
-    In \boxed{C. 27} the letter decides, whatever text follows.
+    In \boxed{C. 27} the letter decides, whatever text follows. choices: the option texts; a box
+    that holds one of them means that option. What a box may look like: engine/letters.py.
 
     >>> extract_answer(r"Not \boxed{A}. So \boxed{\text{(C)}}", 4)
     'C'
     >>> extract_answer(r"\boxed{Because}", 4), extract_answer(r"\boxed{F}", 4)
     (None, None)
+    >>> extract_answer(r"\boxed{27}", 2, ["26", "27"])
+    'B'
     """
-    box = DRESS.sub(" ", last_boxed(text) or "").strip()
-    match = LETTER.match(box)
-    if match and HEDGE.search(box[match.end():]):
-        return None
-    letter = match[match.lastindex].upper() if match else None
-    return letter if letter and letter in ascii_uppercase[:n_choices] else None
-
-
-# Escaped braces are matched so that they do not count as braces.
-BRACE = re.compile(r"\\boxed\s*\{|\\\\(?!boxed)|\\[{}]|[{}]")
-
-
-def last_boxed(text):
-    r"""Text -> the content of the last complete \boxed{...}, or None.
-
-    A box that never closes does not count; of nested boxes, the inner.
-
-    >>> last_boxed(r"\boxed{1} then \boxed{\frac{1}{2}} and \boxed{3")
-    '\\frac{1}{2}'
-    """
-    open_braces, last = [], (0, 0)
-    for brace in BRACE.finditer(text):
-        if brace[0].endswith("{") and brace[0] != r"\{":
-            open_braces.append((brace.end(), brace[0] != "{"))
-        elif brace[0] == "}" and open_braces:
-            start, boxed = open_braces.pop()
-            if boxed:
-                last = max(last, (start, brace.start()))
-    return text[slice(*last)] if last[0] else None
+    return letter_in(last_boxed(text) or "", n_choices, choices)
