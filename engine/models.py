@@ -4,7 +4,6 @@ else.
 Weights are read from safetensors only: a pickle can run code. A model's own code is never run.
 """
 import copy
-import ctypes
 import logging
 import os
 
@@ -109,22 +108,6 @@ def device_of(cfg):
     if cfg.device == "cpu" or (cfg.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-
-
-def keep_memory():
-    """Let freed memory stay with the process, where the C library is glibc.
-
-    It would give large tensors back to the system and fault them in again. Fresh memory costs more
-    than what is computed in it, and two ranks that ask for it at once wait for each other (LOG.md).
-    Peaks stay as they are.
-    """
-    if os.name != "posix":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
-        # malloc.h: M_TRIM_THRESHOLD never; M_MMAP_MAX none
-        mallopt(-1, -1)
-        mallopt(-4, 0)
 
 
 def layers_of(model):
