@@ -218,7 +218,9 @@ class Pulse(threading.Thread):
                     seen[r] = now
             last = counts
             if self.somebody_failed(counts):
-                # it has said why, and the main thread waits for it in vain
+                # it has said why, and the main thread waits for it in vain; without torchrun the
+                # others read a store that ends with rank 0
+                time.sleep(2 * BEAT * (self.rank == 0))
                 os._exit(1)
             dead = [r for r in range(self.world) if now - seen[r] > DEAD]
             if dead:
@@ -246,7 +248,7 @@ def fail(message):
         print(f"\n{message}", file=sys.stderr, flush=True)
     Pulse.own.ended.set()
     Pulse.own.counts(FAILED)
-    # without torchrun the store ends with rank 0, and the others look into it twice a second
+    # until the others have read it
     time.sleep(4 * BEAT)
     os._exit(2)
 
