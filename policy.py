@@ -32,11 +32,11 @@ from types import SimpleNamespace
 import torch
 
 from data import InputError
-from engine import offload, ranks, shard
+from engine import offload, ranks, shard, varlen
 from engine.device import prepare, release
 from engine.logps import TokenLogps, response_lengths, tree_logps
 from engine.models import (chat_ids, check_model, copy_with, device_of, layer_weights, layers_of,
-                           load_model, stop_ids_of)
+                           load_model, rows_agree, stop_ids_of)
 from engine.packing import even_passes, longest_first, passes
 from engine.progress import bar as progress_bar
 
@@ -210,6 +210,8 @@ class Policy:
         self.net, self.outline = TokenLogps(self.model), self.model
         self.layer_weights = layer_weights(self.model)
         check_model(self, cfg)
+        # does a pass without branches need no padding?
+        self.end_to_end = varlen.wanted(cfg, self) and rows_agree(self, cfg)
         if self.sharded:
             empty = [torch.empty_like(p, device="meta") for p in self.model.parameters()]
             self.outline = copy_with(self.model, empty, trains=True)

@@ -14,9 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from data import InputError, Rollout
+from engine import varlen
 from engine.cache import Running
 from engine.logps import tree_logps
-from engine.packing import pack
+from engine.packing import Rows, pack
 
 # Their progress bars and warnings of five retries; ours say what is loaded.
 transformers.logging.disable_progress_bar()
@@ -197,3 +198,30 @@ def agrees(policy, cfg):
     expected = own([first, 0, 1, 2])[-1], own([first, 2])[-1]
 
     return torch.allclose(torch.cat([in_tree, *sampled]), torch.cat([*alone, *expected]), atol=1e-3)
+
+
+@torch.no_grad()
+def rows_agree(policy, cfg):
+    """Are log-probs the same, in fp32, of answers that lie end to end and of answers side by side?
+
+    The model's attention takes such rows from here on. A model that cannot is padded, which costs
+    time and nothing else; where --end_to_end true asked for it, InputError.
+    """
+    plain = copy.copy(policy)
+    plain.bf16, plain.sharded, plain.device = False, False, policy.model.device
+    before, first = policy.model.config._attn_implementation, policy.stop_ids[0]
+    answers = [Rollout([first, 0], answer, [], True, "") for answer in ([1, 0, 2, 1], [2, 0])]
+    trees = pack(answers, 0, 1)
+    expected = tree_logps(plain, trees, 1.0, cfg)
+    try:
+        fine = varlen.accept(policy.model)
+        found = tree_logps(plain, Rows(trees), 1.0, cfg) if fine else expected
+        fine = fine and torch.allclose(found, expected, atol=1e-3)
+    except UNFIT:
+        fine = False
+    if not fine:
+        policy.model.set_attn_implementation(before)
+        if cfg.end_to_end == "true":
+            name = policy.model.config.get_text_config().model_type
+            raise InputError(f"--end_to_end true: {name} does not take rows that lie end to end")
+    return fine

@@ -56,6 +56,7 @@ class Shape:
     V: int
     tied: bool          # embedding and head
     qk_norm: bool
+    end_to_end: bool = False    # passes without padding where nothing is shared
 
     @property
     def W(self):
