@@ -288,7 +288,7 @@ PAPER_4B = dict(
     dev=HUB + "curriculum_pool/supergpqa_science_800.json",
     max_chunk_tokens=3072, iterations=100, seed=42, docs_per_step=128, minibatch_rows=256,
     solver_lr=2e-6, generator_lr=6e-6, max_prompt_tokens=4096, max_response_tokens=8192,
-    # this line is ours, and untried on a GPU
+    # these lines are ours, and untried on a GPU
     eval_every=10, checkpoint_every=5, rows_at_once=32, tokens_at_once=32768, logp_chunk=4096,
     grad_checkpoint=True)
 

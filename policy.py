@@ -193,11 +193,11 @@ class Policy:
         on_cuda = self.device.type == "cuda"
         prepare(self.device, cfg.sampler)
         self.bf16 = cfg.dtype == "bf16" or (cfg.dtype == "auto" and on_cuda)
-        self.model, self.tokenizer = load_model(path)
+        self.model, self.tokenizer = load_model(path, shard.possible(cfg))
         size = sum(p.numel() for p in self.model.parameters())
         self.sharded = ranks.world() > 1 and shard.wanted(cfg, size, on_cuda)
         if not self.sharded:
-            self.model.to(self.device)
+            self.model.float().to(self.device)
         self.stop_ids = stop_ids_of(self.model, self.tokenizer)
         # dev questions come every iteration
         ids = functools.partial(chat_ids, self.tokenizer)

@@ -36,6 +36,10 @@ def wanted(cfg, P, on_cuda):
     return cfg.shard == "true" or (cfg.shard == "auto" and large)
 
 
+def possible(cfg):
+    return dist.is_initialized() and dist.get_world_size() > 1 and cfg.shard != "false"
+
+
 def split(net, layers, device, bf16):
     """Cut `layers`, and what is left of `net`, over all ranks, on `device`.
 
@@ -47,6 +51,10 @@ def split(net, layers, device, bf16):
         precision = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     # inner ones first: the root takes what is left
     for module in [*layers, net]:
+        for p in module.parameters():
+            # loaded as stored: only what is about to be cut is whole in fp32
+            if not isinstance(p, DTensor):
+                p.data = p.data.float()
         fully_shard(module, mesh=mesh, mp_policy=precision)
     for module in net.modules():
         if isinstance(module, FSDPModule):

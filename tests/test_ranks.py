@@ -135,6 +135,7 @@ def on_ranks(folder, world, changes):
 
 MANY = {"grad_checkpoint": True, "tokens_at_once": 40, "logp_chunk": 5}
 RUNS = {"2": (2, {}), "3, many passes": (3, MANY), "untied": (2, {"kind": "untied"}),
+        "2, stored in bf16": (2, {"kind": "stored"}),
         "2, end to end": (2, {"end_to_end": "true"}),
         "3, whole copies": (3, {"shard": "false"}), "2, together": (2, {"scoring": "together"}),
         "3, together, many passes": (3, {"scoring": "together", "kind": "untied"} | MANY)}
