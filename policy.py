@@ -195,7 +195,7 @@ class Policy:
         self.bf16 = cfg.dtype == "bf16" or (cfg.dtype == "auto" and on_cuda)
         self.model, self.tokenizer = load_model(path, shard.possible(cfg))
         size = sum(p.numel() for p in self.model.parameters())
-        self.sharded = ranks.world() > 1 and shard.wanted(cfg, size, on_cuda)
+        self.sharded = shard.possible(cfg) and shard.wanted(cfg, size, on_cuda)
         if not self.sharded:
             self.model.float().to(self.device)
         self.stop_ids = stop_ids_of(self.model, self.tokenizer)
