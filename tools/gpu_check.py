@@ -55,7 +55,7 @@ from engine.logps import tree_logps
 from engine.packing import Rows, pack, passes
 from policy import Policy, old_logps, pass_loss, take_turns, update
 from sampling import sample
-from tools.baselines import World, bare_passes, make_world, random_groups
+from tools.baselines import World, bare_passes, make_world, random_groups, rollouts_of
 from tools.formulas import pass_flops
 
 # Seconds of each check on an H200: guesses, from which what is left is told.
@@ -363,15 +363,11 @@ def sampling(b):
     sample(p, prompts[:2], b.size.m, (0,), cfg)
     seconds, once = b.clock(lambda: sample(p, prompts, b.size.m, (1,), cfg))
     again = sample(p, prompts, b.size.m, (1,), cfg)
-    drawn = sum(len(x.response) for group in once for x in group)
+    drawn = sum(len(x.response) for x in rollouts_of(once))
     b.say("the same tokens twice", str(once == again), once == again,
           "numbers belong to rows; kernels might not repeat themselves")
 
-    told = {}
-    for i, rollout in enumerate(x for group in once for x in group):
-        told[i] = torch.tensor(rollout.logp)
-    trained = old_logps(p, list(enumerate(once)), cfg)
-    mean, most = difference(told, {i: logp.cpu() for i, logp in trained.items()})
+    mean, most = sampler_trainer(p, once, cfg)
     b.say("sampler - trainer: log-probs, mean and largest", f"{mean:.4f}  {most:.3f}", mean < 0.03,
           "0.03: rounding in bf16")
 
@@ -385,9 +381,20 @@ def sampling(b):
           "0.2: below it Python is what is waited for; the plan takes 0.6 for long answers")
 
 
+def sampler_trainer(p, groups, cfg):
+    """-> mean and largest difference of what the sampler said and the trainer says."""
+    told = {}
+    for i, rollout in enumerate(rollouts_of(groups)):
+        told[i] = torch.tensor(rollout.logp)
+    trained = old_logps(p, list(enumerate(groups)), cfg)
+    return difference(told, {i: logp.cpu() for i, logp in trained.items()})
+
+
 def by_generate(p, prompts, n, tokens):
     """transformers' own loop on the same rows -> how many tokens it drew."""
-    rows = [prompt for prompt in prompts for _ in range(n)]
+    rows = []
+    for prompt in prompts:
+        rows += [prompt] * n
     L = max(map(len, rows))
     ids = torch.tensor([[0] * (L - len(row)) + row for row in rows], device=p.device)
     mask = torch.tensor([[0] * (L - len(row)) + [1] * len(row) for row in rows], device=p.device)
@@ -611,12 +618,8 @@ def vllm(b):
     prompts, guest = prompts_of(b), replace(cfg, sampler="vllm")
     sample(p, prompts[:1], 1, (0,), guest)
     seconds, found = b.clock(lambda: sample(p, prompts, b.size.m, (1,), guest))
-    drawn = sum(len(x.response) for group in found for x in group)
-    told = {}
-    for i, rollout in enumerate(x for group in found for x in group):
-        told[i] = torch.tensor(rollout.logp)
-    trained = old_logps(p, list(enumerate(found)), cfg)
-    mean, most = difference(told, {i: logp.cpu() for i, logp in trained.items()})
+    drawn = sum(len(x.response) for x in rollouts_of(found))
+    mean, most = sampler_trainer(p, found, cfg)
     b.say("tokens/s; its log-probs - the trainer's, mean, largest",
           f"{drawn / seconds:.0f}  {mean:.4f}  {most:.3f}", mean < 0.06, "0.06: other kernels")
 
