@@ -70,7 +70,7 @@ def response_tokens(groups):
 def sampling_stage(name, role, kind, p):
     if not p.rollouts[kind].prompts:
         return Stage(name)
-    s, m, limits = p.shapes[role], p.machine, (p.cfg.rows_at_once, p.cfg.tokens_at_once)
+    s, m, limits = p.shapes[role], p.machine, (p.rows(role), p.cfg.tokens_at_once)
     each = [formulas.sampling(part, *limits) for part in dealt(p.groups(kind), p.ranks)]
     moments, moved = [], p.b * s.P * (p.k - 1) / p.k
     for y in each:
