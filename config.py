@@ -157,8 +157,8 @@ class Config:
         "(engine/vllm_sampler.py)")
     vllm_memory: float = f(0.4, "share of a GPU's memory that each role's vLLM engine takes")
     rows_at_once: int = f(
-        0, "most rows sampled side by side; 0: at most 256, and no more than fit: on CUDA into what "
-        "is free, on a CPU into a cache of 2 GB")
+        0, "most rows sampled side by side; 0: at most 256, and no more than fit: on CUDA into "
+        "what is free, on a CPU into a cache of 2 GB")
     tokens_at_once: int = f(1024, "tokens of a forward and backward pass")
     logp_chunk: int = f(1024, "positions whose full log-softmax is in memory at once")
     grad_checkpoint: bool = f(False, "recompute activations in the backward pass")
