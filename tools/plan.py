@@ -77,9 +77,8 @@ def sampling_stage(name, role, kind, p):
         moments += formulas.sampling_moments(s, y, p.k, p.b, kind == "test")
 
     def seconds(y):
-        # the cache once, and twice more every 32 columns; more where kv heads repeat
-        again = 2 * s.A / s.K if s.A != s.K else 0
-        cache = 2 * s.layers * s.K * p.b * y.cells * (1 + 2 / 32 + again)
+        # the cache once, and twice more every 32 columns
+        cache = 2 * s.layers * s.K * p.b * y.cells * (1 + 2 / 32)
         read = y.steps * p.b * (s.W + s.N) + cache
         decode = max(y.steps * s.layers * m.layer_us / 1e6, read / (1e9 * m.hbm_gbs * m.hbm_share),
                      formulas.decode_flops(s, y) / m.flops)
