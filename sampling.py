@@ -11,9 +11,9 @@
 
 A row's numbers depend on its seed words alone: the rows beside it, the number of ranks and a resume
 change nothing. Prompts are read once, whatever n; finished rows leave the batch and its cache,
-waiting prompts join (engine/cache.py; on CUDA engine/flat.py). A sampler of your own is a file engine/NAME_sampler.py
-with `sample` (as vllm_sampler.sample: for each prompt n tuples, the stop token kept) and `require`,
-and its name in config.py.
+waiting prompts join (engine/cache.py; on CUDA engine/flat.py). A sampler of your own is a file
+engine/NAME_sampler.py with `sample` (as vllm_sampler.sample: for each prompt n tuples, the stop
+token kept) and `require`, and its name in config.py.
 
 Ours, where the paper leaves it open: a response also ends at the token that ends a turn in the chat
 template. top_p and top_k are for evaluation; the loss assumes all tokens.
