@@ -6,6 +6,7 @@ Weights are read from safetensors only: a pickle can run code. A model's own cod
 import copy
 import json
 import logging
+import math
 import os
 
 import torch
@@ -16,8 +17,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import cached_file
 
 from data import InputError, Rollout
-from engine import varlen
+from engine import attention, varlen
 from engine.cache import Running
+from engine.flat import Flat
 from engine.logps import TokenLogps, tree_logps
 from engine.packing import Rows, pack
 
@@ -228,7 +230,7 @@ def check_model(policy, cfg):
 @torch.no_grad()
 def agrees(policy, cfg):
     """Are the log-probs of a tree, and of a sampling step behind a padded prompt, those of the
-    model's own logits?
+    model's own logits? Finds out, too, whether the model takes the flat cache: policy.flat.
 
     That tries masks, positions and head, on a few tokens.
     """
@@ -248,14 +250,24 @@ def agrees(policy, cfg):
     in_tree = tree_logps(plain, [tree], 1.0, cfg)
     alone = [own(prompt + answer)[1:-1].gather(1, tensor([answer]).T)[:, 0] for answer in answers]
 
-    running = Running(model, plain.device)
-    running.join([[first, 0, 1], [first]], 1, [(0, 0), (1, 0)])
-    running.step(tensor([2, 2]))
-    head = model.get_output_embeddings()
-    sampled = head(running.hidden).float().log_softmax(-1)                          # (2, V)
     expected = own([first, 0, 1, 2])[-1], own([first, 2])[-1]
 
-    return torch.allclose(torch.cat([in_tree, *sampled]), torch.cat([*alone, *expected]), atol=1e-3)
+    def sampled(running):
+        running.join([[first, 0, 1], [first]], [[(0, 0)], [(1, 0)]])
+        running.step(tensor([2, 2]))
+        return model.get_output_embeddings()(running.hidden).float().log_softmax(-1)    # (2, V)
+
+    def same(found, right):
+        return torch.allclose(torch.cat(list(found)), torch.cat(list(right)), atol=1e-3)
+
+    # a model that does not take the flat cache is sampled from with padded rows
+    try:
+        rows = Flat(model, plain.device, attention.varlen, math.inf)
+        policy.flat = attention.can_attend(model) and same(sampled(rows), expected)
+    except UNFIT:
+        policy.flat = False
+    padded = sampled(Running(model, plain.device))
+    return same([in_tree, *padded], [*alone, *expected])
 
 
 @torch.no_grad()

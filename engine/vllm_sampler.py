@@ -23,6 +23,7 @@ import tempfile
 
 from data import InputError
 from engine import ranks
+from engine.cache import ROWS
 
 # {id of a policy: (policy, engine, AdamW's step count at the hand-over)}
 engines = {}
@@ -120,5 +121,5 @@ def start(policy, cfg):
                             max_num_batched_tokens=max(4096, length))
         return LLM(
             model=folder, dtype="bfloat16" if policy.bf16 else "float32", max_model_len=length,
-            max_num_seqs=cfg.rows_at_once, logprobs_mode="processed_logprobs",
+            max_num_seqs=cfg.rows_at_once or ROWS, logprobs_mode="processed_logprobs",
             gpu_memory_utilization=cfg.vllm_memory, seed=cfg.seed, **only_cpu)

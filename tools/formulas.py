@@ -206,10 +206,9 @@ def sampling_moments(s, y, k, b, narrow):
     """While tokens are drawn, while prompts join, in a prefill. narrow: with top_k or top_p."""
     copy = {} if k == 1 and b == 4 else {"compute copy": b * s.P}
     base, kv = held(s, k) | copy, 2 * s.layers * s.K * b
-    repeated = 2 * s.A * b if s.A != s.K else 0
     before, tokens, squares = y.first
     return [
-        base | {"KV cache": kv * y.most, "activations": (repeated + s.K * b) * y.most,
+        base | {"KV cache": kv * y.most, "activations": s.K * b * y.most,
                 "logits": (36 if narrow else 24) * s.V * y.rows},
         base | {"KV cache": kv * y.join},
         base | {"KV cache": kv * (before + tokens),

@@ -70,16 +70,15 @@ def response_tokens(groups):
 def sampling_stage(name, role, kind, p):
     if not p.rollouts[kind].prompts:
         return Stage(name)
-    s, m, limits = p.shapes[role], p.machine, (p.cfg.rows_at_once, p.cfg.tokens_at_once)
+    s, m, limits = p.shapes[role], p.machine, (p.rows(role), p.cfg.tokens_at_once)
     each = [formulas.sampling(part, *limits) for part in dealt(p.groups(kind), p.ranks)]
     moments, moved = [], p.b * s.P * (p.k - 1) / p.k
     for y in each:
         moments += formulas.sampling_moments(s, y, p.k, p.b, kind == "test")
 
     def seconds(y):
-        # the cache once, and twice more every 32 columns; more where kv heads repeat
-        again = 2 * s.A / s.K if s.A != s.K else 0
-        cache = 2 * s.layers * s.K * p.b * y.cells * (1 + 2 / 32 + again)
+        # the cache once, and twice more every 32 columns
+        cache = 2 * s.layers * s.K * p.b * y.cells * (1 + 2 / 32)
         read = y.steps * p.b * (s.W + s.N) + cache
         decode = max(y.steps * s.layers * m.layer_us / 1e6, read / (1e9 * m.hbm_gbs * m.hbm_share),
                      formulas.decode_flops(s, y) / m.flops)

@@ -26,6 +26,7 @@ import solver
 from config import Config
 from data import InputError
 from engine import room, shard
+from engine.cache import SHARE, rows_that_fit
 from engine.flags import reads_documents
 from engine.models import chat_ids
 from engine.packing import Lengths
@@ -175,6 +176,17 @@ class Setting:
         """Bytes of a number in the compute dtype."""
         narrow = self.cfg.dtype == "bf16" or (self.cfg.dtype == "auto" and self.cuda)
         return 2 if narrow else 4
+
+    def rows(self, role):
+        """Rows sampled side by side: where the config leaves it open, as many as surely fit."""
+        s, cfg = self.shapes[role], self.cfg
+        if cfg.rows_at_once:
+            return cfg.rows_at_once
+        size = 2 * s.layers * s.K * self.b
+        if not self.cuda:
+            return rows_that_fit(cfg, size)
+        free = 1e9 * self.machine.gpu_gb - 12 * s.P / self.k - self.b * s.P
+        return rows_that_fit(cfg, size, SHARE * free)
 
     @property
     def together(self):
