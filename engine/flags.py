@@ -388,8 +388,8 @@ AT_LEAST_0 = (
     "generator_lr", "weight_decay", "seed_questions", "rlvr_per_step", "unboxed_penalty",
     "dev_refresh", "gate_std", "keep_per_doc")
 ABOVE_0 = ("temperature", "eval_temperature", "adam_eps", "grad_clip", "tis_cap")
-BELOW_1 = ("beta1", "dev_ema")
-SHARES = ("top_p", "eval_top_p", "vllm_memory", "keep_share")
+BELOW_1 = ("beta1", "dev_ema", "vllm_memory")
+SHARES = ("top_p", "eval_top_p", "keep_share")
 
 
 def check(cfg):
@@ -498,7 +498,8 @@ def describe(cfg):
              f"at most {cfg.answers_per_step} answers to train on in each"]
     for name, setting in SETTINGS.items():
         value = getattr(cfg, name)
-        if value != preset[name] and name not in ("model", "run"):
+        settled = preset[name] == "auto" and value == "plain"
+        if value != preset[name] and name not in ("model", "run") and not settled:
             paper = setting.metadata["paper"]
             theirs = "" if paper is None else f", paper {paper}"
             lines.append(f"  {name:21}{shown(value):14}  preset {shown(preset[name])}{theirs}")

@@ -5,16 +5,20 @@ Weights are read from safetensors only: a pickle can run code. A model's own cod
 """
 import copy
 import ctypes
+import importlib
 import logging
 import os
+from importlib.util import find_spec
 
 import torch
 import transformers
 from safetensors import SafetensorError
+from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from data import InputError, Rollout
+from engine import ranks
 from engine.cache import Running
 from engine.logps import tree_logps
 from engine.packing import pack
@@ -109,6 +113,24 @@ def device_of(cfg):
     if cfg.device == "cpu" or (cfg.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def sampler_of(cfg):
+    """plain, or the guest that cfg.sampler names; auto: vLLM for a run on CUDA, where it can be
+    imported and both roles begin with one model.
+    """
+    if cfg.sampler != "auto":
+        return cfg.sampler
+    one_model = cfg.generator_anchor == cfg.model
+    if device_of(cfg).type != "cuda" or not one_model or find_spec("vllm") is None:
+        return "plain"
+    try:
+        importlib.import_module("engine.vllm_sampler").require(cfg)
+    except InputError as error:
+        if ranks.is_main():
+            tqdm.write(f"not sampling by vLLM: {error}")
+        return "plain"
+    return "vllm"
 
 
 def keep_memory():
