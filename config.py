@@ -153,8 +153,8 @@ class Config:
         "either way", "", "bf16")
     threads: int = f(0, "CPU threads; 0: torch's default")
     sampler: str = f(
-        "auto", "what samples; plain: our own loop; vllm: vLLM (engine/vllm_sampler.py); auto: vllm "
-        "in a run on CUDA whose roles begin with one model, where it can be imported; else plain")
+        "auto", "what samples; plain: our own loop; vllm: vLLM (engine/vllm_sampler.py); auto: "
+        "vllm in a run on CUDA whose roles begin with one model, if it can be imported, else plain")
     vllm_memory: float = f(
         0.0, "share of a GPU's memory that vLLM's engine takes while it samples; 0: what is free")
     rows_at_once: int = f(256, "rows sampled side by side")

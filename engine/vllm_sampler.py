@@ -178,7 +178,8 @@ def start(policy, cfg):
         try:
             return LLM(
                 model=folder, load_format="dummy", max_model_len=length, max_num_seqs=ROWS,
-                dtype="bfloat16" if policy.bf16 else "float32", logprobs_mode="processed_logprobs", seed=cfg.seed, **machine)
+                dtype="bfloat16" if policy.bf16 else "float32",
+                logprobs_mode="processed_logprobs", seed=cfg.seed, **machine)
         except (ValueError, torch.OutOfMemoryError) as error:
             raise InputError(f"--sampler vllm: no engine could be made ({one_line(error)}); where "
                              "memory is short, more GPUs or a smaller --max_response_tokens help; "
@@ -217,10 +218,11 @@ def require(cfg):
     """InputError unless there is a vLLM that can serve a run of cfg; before anything is loaded."""
     classes()
     from vllm.platforms import current_platform
-    device, built_for = device_of(cfg).type, current_platform.device_type or "no device found here"
+    device = device_of(cfg).type
+    built_for = current_platform.device_type or "no device found here"
     if built_for != device:
-        raise InputError(f"--sampler vllm: this vLLM is for {built_for} and the run is on {device}; "
-                         f"install that for {device}, or use --sampler plain")
+        raise InputError(f"--sampler vllm: this vLLM is for {built_for} and the run is on {device};"
+                         f" install that for {device}, or use --sampler plain")
     if cfg.generator_anchor != cfg.model:
         try:
             configs = [AutoConfig.from_pretrained(x) for x in (cfg.model, cfg.generator_anchor)]
