@@ -7,6 +7,7 @@ import copy
 import ctypes
 import importlib
 import logging
+import math
 import os
 from importlib.util import find_spec
 
@@ -19,7 +20,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from data import InputError, Rollout
 from engine import ranks
+from engine.attention import can_attend, varlen
 from engine.cache import Running
+from engine.flat import Flat
 from engine.logps import tree_logps
 from engine.packing import pack
 
@@ -206,7 +209,7 @@ def check_model(policy, cfg):
 @torch.no_grad()
 def agrees(policy, cfg):
     """Are the log-probs of a tree, and of a sampling step behind a padded prompt, those of the
-    model's own logits?
+    model's own logits? Finds out, too, whether the model takes the flat cache: policy.flat.
 
     That tries masks, positions and head. On a few tokens, in fp32, with the weights where they are
     before they are cut into shards.
@@ -228,11 +231,21 @@ def agrees(policy, cfg):
     in_tree = tree_logps(plain, [tree], 1.0, cfg)
     alone = [own(prompt + answer)[1:-1].gather(1, tensor([answer]).T)[:, 0] for answer in answers]
 
-    running = Running(model, plain.device)
-    running.join([[first, 0, 1], [first]], 1, [(0, 0), (1, 0)])
-    running.step(tensor([2, 2]))
-    head = model.get_output_embeddings()
-    sampled = head(running.hidden).float().log_softmax(-1)                          # (2, V)
     expected = own([first, 0, 1, 2])[-1], own([first, 2])[-1]
 
-    return torch.allclose(torch.cat([in_tree, *sampled]), torch.cat([*alone, *expected]), atol=1e-3)
+    def sampled(running):
+        running.join([[first, 0, 1], [first]], [[(0, 0)], [(1, 0)]])
+        running.step(tensor([2, 2]))
+        return model.get_output_embeddings()(running.hidden).float().log_softmax(-1)    # (2, V)
+
+    def same(found, right):
+        return torch.allclose(torch.cat(list(found)), torch.cat(list(right)), atol=1e-3)
+
+    # a model that does not take the flat cache is sampled from with padded rows
+    try:
+        rows = Flat(model, plain.device, varlen, math.inf)
+        policy.flat = can_attend(model) and same(sampled(rows), expected)
+    except UNFIT:
+        policy.flat = False
+    padded = sampled(Running(model, plain.device))
+    return same([in_tree, *padded], [*alone, *expected])
