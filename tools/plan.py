@@ -26,10 +26,11 @@ import torch
 import config
 from data import run_script
 from engine import flags, ranks, room
-from tools import formulas
-from tools.remedies import enough, remedies, usable
+from tools import formulas, samplers
+from tools.remedies import enough, remedies
 from tools.setting import (
-    PUBLISHED, Assumed, Machine, Setting, here, published, read, rollouts_of, setting_of)
+    PUBLISHED, Assumed, Machine, Setting, here, machine_of, published, read, rollouts_of,
+    setting_of)
 
 # ---------------------------------------------------------------- stages
 
@@ -70,25 +71,33 @@ def response_tokens(groups):
 def sampling_stage(name, role, kind, p):
     if not p.rollouts[kind].prompts:
         return Stage(name)
-    s, m, limits = p.shapes[role], p.machine, (p.cfg.rows_at_once, p.cfg.tokens_at_once)
-    each = [formulas.sampling(part, *limits) for part in dealt(p.groups(kind), p.ranks)]
+    s, how = p.shapes[role], p.sampler
+    if how == "padded":
+        limits = p.rows(role), p.cfg.tokens_at_once
+        each = [formulas.sampling(part, *limits) for part in dealt(p.groups(kind), p.ranks)]
+        times = [padded_seconds(y, s, p) for y in each]
+    else:
+        each = [samplers.played(part, p, s) for part in dealt(p.groups(kind), p.ranks)]
+        times = [samplers.seconds(y, s, p.b, p.machine, how) for y in each]
+
     moments, moved = [], p.b * s.P * (p.k - 1) / p.k
     for y in each:
-        moments += formulas.sampling_moments(s, y, p.k, p.b, kind == "test")
-
-    def seconds(y):
-        # the cache once, and twice more every 32 columns; more where kv heads repeat
-        again = 2 * s.A / s.K if s.A != s.K else 0
-        cache = 2 * s.layers * s.K * p.b * y.cells * (1 + 2 / 32 + again)
-        read = y.steps * p.b * (s.W + s.N) + cache
-        decode = max(y.steps * s.layers * m.layer_us / 1e6, read / (1e9 * m.hbm_gbs * m.hbm_share),
-                     formulas.decode_flops(s, y) / m.flops)
-        return formulas.forward_flops(s, y.prefill, y.squares, 0) / m.flops + decode
-
+        moments += formulas.sampling_moments(s, y, p.k, p.b, kind == "test", how, p.copies)
     return Stage(name, worst(moments), tokens=sum(y.drawn for y in each),
                  through=sum(y.prefill + y.row_steps for y in each),
                  flops=sum(formulas.sampling_flops(s, y) for y in each), moved=moved,
-                 seconds=max(map(seconds, each)) + moved / m.link)
+                 seconds=max(times) + moved / p.machine.link)
+
+
+def padded_seconds(y, s, p):
+    """Of one rank, with padded rows: the cache once a step, and twice more every 32 columns."""
+    m = p.machine
+    again = 2 * s.A / s.K if p.copies and s.A != s.K else 0
+    cache = 2 * s.layers * s.K * p.b * y.cells * (1 + 2 / 32 + again)
+    read = y.steps * p.b * (s.W + s.N) + cache
+    decode = max(y.steps * s.layers * m.layer_us / 1e6, read / (1e9 * m.hbm_gbs * m.hbm_share),
+                 formulas.decode_flops(s, y) / m.flops)
+    return formulas.forward_flops(s, y.prefill, y.squares, 0) / m.flops + decode
 
 
 def spent(p, s, each, cost, sharded, whole):
@@ -313,15 +322,15 @@ def rates(x, without=("gpus", "gpu_gb")):
 def verdict(p, stages):
     """Does it fit? If not, what would help."""
     top = max(stages.values(), key=lambda stage: stage.peak)
-    of = f"{usable(p) / 1e9:.0f} of {p.machine.gpu_gb:.3g} GB that are planned with"
-    if top.peak <= usable(p):
+    of = f"{p.usable / 1e9:.0f} of {p.machine.gpu_gb:.3g} GB that are planned with"
+    if top.peak <= p.usable:
         yield f"fits: at most {top.peak / 1e9:.1f} GB, in {top.name}, of the {of}"
         return
     largest = max(top.buffers, key=top.buffers.get)
     most = f"most of it {largest}, {top.buffers[largest] / 1e9:.1f} GB"
     needs = f"{top.name} needs {top.peak / 1e9:.1f} GB"
     yield f"does not fit: {needs} of the {of}; {most}. What would help:"
-    over = [stage.name for stage in stages.values() if stage.peak > usable(p)]
+    over = [stage.name for stage in stages.values() if stage.peak > p.usable]
     yield from (f"  {line}" for line in remedies(p, over, peak))
     if p.cuda:
         less = top.buffers.get("AdamW m, v", 0) / 1e9
@@ -357,7 +366,7 @@ def table_row(p):
     for kind, names in KINDS.items():
         largest = max((stages[name] for name in names), key=lambda stage: stage.peak)
         cells.append(f"{largest.peak / 1e9:.0f}")
-        if largest.peak > usable(p):
+        if largest.peak > p.usable:
             wanting.append(f"{kind}: {next(enough(p, largest.name, peak), 'no setting')}")
     average = minutes(p, stages)
     return cells + [
@@ -388,7 +397,7 @@ def tables(machine, assumed):
 def plan_of_run(cfg):
     """What `train.py --plan` prints: for GPUs that were named, or for this machine without one."""
     if torch.cuda.is_available() or {"gpus", "gpu_gb"} & set(cfg.given):
-        lines = report(setting_of(cfg, Machine(gpus=cfg.gpus, gpu_gb=cfg.gpu_gb), Assumed()))
+        lines = report(setting_of(cfg, machine_of(cfg.gpus, cfg.gpu_gb), Assumed()))
     else:
         lines = report_here(cfg)
     if ranks.is_main():

@@ -26,6 +26,7 @@ import solver
 from config import Config
 from data import InputError
 from engine import room, shard
+from engine.cache import SHARE, rows_that_fit
 from engine.flags import reads_documents
 from engine.models import chat_ids
 from engine.packing import Lengths
@@ -34,6 +35,8 @@ from engine.scoring import too_large
 
 # GPUs that share a fast link.
 NODE = 8
+# Of a GPU: fragmentation, CUDA's and nccl's own memory.
+FREE_SHARE = 0.1
 
 
 # ---------------------------------------------------------------- models
@@ -73,14 +76,25 @@ def model_config(path):
 
 @dataclass(frozen=True)
 class Machine:
-    """H100 SXM; the shares are guesses of what this code reaches: put in what you measure."""
+    """H100 SXM; where the shares come from is in docs/planning.md: put in what you measure."""
     gpus: int = 8
     gpu_gb: float = 80
     tflops: float = 989         # peak, bf16, dense
     mfu: float = 0.35           # share of it reached in training and prefill
+    gemm_share: float = 0.6     # share of it reached in the products of a decoding step
     hbm_gbs: float = 3350       # GB/s of device memory
-    hbm_share: float = 0.6      # share of it reached in decoding
-    layer_us: float = 400       # least time of a layer in a decoding step: 25 kernels from Python
+    # our sampler
+    hbm_share: float = 0.68     # share of it reached in decoding
+    layer_us: float = 400       # least time of a layer in a decoding step, started from Python
+    small_us: float = 140       # of a layer's small kernels, on the device
+    step_ms: float = 2          # between two steps: the tokens to the host, the next ones' numbers
+    # vLLM
+    vllm_share: float = 0.68
+    vllm_small_us: float = 30
+    vllm_step_ms: float = 3
+    vllm_row_us: float = 10
+    vllm_wake_s: float = 3
+    # between devices
     link_gbs: float = 300       # GB/s and rank inside a node
     network_gbs: float = 40     # GB/s and rank between nodes
     host_gbs: float = 25        # GB/s and rank between device and host memory
@@ -88,11 +102,22 @@ class Machine:
 
     @property
     def flops(self):
+        """A second, in training and prefill."""
         return 1e12 * self.tflops * self.mfu
 
     @property
     def link(self):
         return 1e9 * (self.link_gbs if self.gpus <= NODE else self.network_gbs)
+
+
+# (memory in GB, GB/s of it); the same TFLOPs.
+GPUS = {"H100": (80, 3350), "H200": (141, 4800)}
+
+
+def machine_of(gpus, gpu_gb):
+    """-> Machine; with as much memory as an H200 has, its bandwidth too."""
+    gbs = max(gbs for gb, gbs in GPUS.values() if gb <= max(gpu_gb, 80))
+    return Machine(gpus=gpus, gpu_gb=gpu_gb, hbm_gbs=gbs)
 
 
 @dataclass(frozen=True)
@@ -152,12 +177,17 @@ def rollouts_of(cfg, assumed):
 
 @dataclass
 class Setting:
-    """Everything a plan depends on. shapes: {role: Shape}; rollouts: {kind: Rollouts}."""
+    """Everything a plan depends on. shapes: {role: Shape}; rollouts: {kind: Rollouts}.
+
+    copies: are keys and values copied for each query head, as they were before engine/attention.py?
+    """
     cfg: Config
     shapes: dict
     rollouts: dict
     machine: Machine
     cuda: bool = True
+    padded: bool = False
+    copies: bool = False
 
     @property
     def ranks(self):
@@ -174,6 +204,29 @@ class Setting:
         """Bytes of a number in the compute dtype."""
         narrow = self.cfg.dtype == "bf16" or (self.cfg.dtype == "auto" and self.cuda)
         return 2 if narrow else 4
+
+    @property
+    def sampler(self):
+        """How rows are sampled: padded, end to end by ours, or by vllm."""
+        if not self.cuda or self.padded or self.b == 4:
+            return "padded"
+        return "vllm" if self.cfg.sampler == "vllm" else "ours"
+
+    def rows(self, role):
+        """Padded rows sampled side by side: where the config leaves it open, as many as surely fit.
+        """
+        s = self.shapes[role]
+        size = 2 * s.layers * s.K * self.b
+        if self.cfg.rows_at_once:
+            return self.cfg.rows_at_once
+        if not self.cuda:
+            return rows_that_fit(self.cfg, size)
+        return rows_that_fit(self.cfg, size, SHARE * (self.usable - 12 * s.P / self.k - self.b * s.P))
+
+    @property
+    def usable(self):
+        """Bytes of a rank's memory that are planned with."""
+        return 1e9 * self.machine.gpu_gb * (1 - FREE_SHARE)
 
     @property
     def together(self):
