@@ -389,6 +389,8 @@ AT_LEAST_0 = (
     "dev_refresh", "gate_std", "keep_per_doc")
 ABOVE_0 = ("temperature", "eval_temperature", "adam_eps", "grad_clip", "tis_cap")
 BELOW_1 = ("beta1", "dev_ema", "vllm_memory")
+# What a plan is made for.
+MOST_GPUS = 4096
 SHARES = ("top_p", "eval_top_p", "keep_share")
 
 
@@ -478,7 +480,7 @@ def check_sizes(cfg):
         size = getattr(cfg, name)
         need(cfg, "minibatch_rows", cfg.minibatch_rows % size == 0,
              f"a multiple of {name} = {size}: whole groups")
-    need(cfg, "gpus", cfg.gpus >= 1, "at least 1")
+    need(cfg, "gpus", 1 <= cfg.gpus <= MOST_GPUS, f"1 to {MOST_GPUS}")
     need(cfg, "gpu_gb", cfg.gpu_gb > 0, "a number above 0")
 
 

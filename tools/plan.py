@@ -4,7 +4,7 @@
     python train.py --model Qwen3-8B-Base --plan --gpus 8 --gpu_gb 80    on GPUs you do not have
     python -m tools.plan --model Qwen3-8B-Base --gpus 8 --mfu 0.3        with other assumptions
                                         (--help lists them); any field of train.py may stand there
-    python -m tools.plan --tables > docs/plan.md          Qwen3 4B to 32B on 1 to 64 GPUs
+    python -m tools.plan --tables > docs/plan.md          step by step; 4B to 32B, 1 to 64 GPUs
     python -m tools.plan --check toy/anchor --threads 1   beside a measurement of two iterations
 
     code      meaning
@@ -14,7 +14,7 @@
     Stage     bytes of one rank at its worst moment; tokens, FLOPs, traffic, seconds
 
 The formulas and the design planned for are in docs/planning.md. Not in it: fragmentation (a tenth
-of a GPU is left free), vLLM, loading, checks of answers, failures. Nothing here has run on a GPU:
+of a GPU is left free), loading, checks of answers, failures. Nothing here has run on a GPU:
 rates are assumptions, printed with every plan. Bytes, tokens and FLOPs were measured on a CPU.
 """
 import argparse
@@ -23,14 +23,11 @@ from functools import partial
 
 import torch
 
-import config
 from data import run_script
 from engine import flags, ranks, room
-from tools import formulas, samplers
-from tools.remedies import enough, remedies
-from tools.setting import (
-    PUBLISHED, Assumed, Machine, Setting, here, machine_of, published, read, rollouts_of,
-    setting_of)
+from tools import formulas, samplers, tables
+from tools.remedies import remedies
+from tools.setting import Assumed, Machine, here, machine_of, read, setting_of
 
 # ---------------------------------------------------------------- stages
 
@@ -313,6 +310,9 @@ def report(p, said=None, needed=None):
     if needed:
         yield needed
     yield from verdict(p, stages)
+    if p.cuda and said is None:
+        yield ""
+        yield from tables.compared(p, plan, minutes)
 
 
 def rates(x, without=("gpus", "gpu_gb")):
@@ -335,61 +335,6 @@ def verdict(p, stages):
     if p.cuda:
         less = top.buffers.get("AdamW m, v", 0) / 1e9
         yield f"  not built: AdamW's m, v in host memory meanwhile, {less:.0f} GB less"
-
-
-# ---------------------------------------------------------------- tables
-
-TABLES = """# What the paper's recipe would need
-
-Computed by `python -m tools.plan --tables`, **not run**: no GPU was at hand. How to read these
-tables, and the formulas behind them, is in [planning.md](planning.md).
-
-Recipe: preset paper-8b, bf16, our own sampler, no evaluation.
-
-Assumed: {assumed}.
-
-Rates: {rates}."""
-COLUMNS = ("GPUs", "sampling, GB", "influence, GB", "updates, GB", "host, GB", "PFLOPs", "TB moved",
-           "minutes", "hours of 100 iterations", "fits, or what would help")
-KINDS = {"sampling": ("dev", "write", "answer"), "influence": ("influence",),
-         "updates": ("update_generator", "update_solver")}
-
-
-def paper(shape, machine, assumed):
-    cfg = config.Config(**config.PAPER_8B, preset="paper-8b")
-    return Setting(cfg, {"solver": shape, "generator": shape}, rollouts_of(cfg, assumed), machine)
-
-
-def table_row(p):
-    """-> the cells of one line of docs/plan.md."""
-    stages, cells, wanting = plan(p), [p.machine.gpus], []
-    for kind, names in KINDS.items():
-        largest = max((stages[name] for name in names), key=lambda stage: stage.peak)
-        cells.append(f"{largest.peak / 1e9:.0f}")
-        if largest.peak > p.usable:
-            wanting.append(f"{kind}: {next(enough(p, largest.name, peak), 'no setting')}")
-    average = minutes(p, stages)
-    return cells + [
-        f"{stages['dev'].host / 1e9:.0f}", f"{sum(x.flops for x in stages.values()) / 1e15:.0f}",
-        f"{sum(x.moved for x in stages.values()) / 1e12:.1f}", f"{average:.0f}",
-        f"{average * p.cfg.iterations / 60:.0f}", "; ".join(wanting) or "fits"]
-
-
-def tables(machine, assumed):
-    """-> the lines of docs/plan.md"""
-    yield TABLES.format(assumed=rates(assumed), rates=rates(machine))
-    for name in PUBLISHED:
-        shape = room.shape_of(published(name), name)
-        yield f"\n## {name}: {shape.P / 1e9:.2f} billion parameters\n"
-        yield f"| {' | '.join(COLUMNS)} |"
-        yield f"|{'--:|' * (len(COLUMNS) - 1)}---|"
-        for gpus in (1, 2, 4, 8, 16, 32, 64):
-            cells = table_row(paper(shape, replace(machine, gpus=gpus), assumed))
-            yield f"| {' | '.join(map(str, cells))} |"
-    shape = room.shape_of(published("Qwen3-8B"), "Qwen3-8B")
-    yield "\n## Qwen3-8B on 8 GPUs in full\n\n```"
-    yield from report(paper(shape, replace(machine, gpus=8), assumed))
-    yield "```"
 
 
 # ---------------------------------------------------------------- the command
@@ -424,7 +369,7 @@ def report_here(cfg):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
+    parser = flags.Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False, epilog="Every other flag is a field of config.py.")
     parser.add_argument("--tables", action="store_true", help="print docs/plan.md")
@@ -445,7 +390,8 @@ def main(argv=None):
         from tools import plan_check
         plan_check.main(flags.parse(["--model", args.check, *rest]), plan)
     elif args.tables:
-        print("\n".join(tables(pick(Machine), pick(Assumed))))
+        lines = tables.tables(pick(Machine), pick(Assumed), plan, minutes, peak, report, rates)
+        print("\n".join(lines))
     else:
         print("\n".join(report(setting_of(flags.parse(rest), pick(Machine), pick(Assumed)))))
 

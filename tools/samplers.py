@@ -13,9 +13,10 @@ A step takes, b bytes a number, W and N weights of the layers and of the head (t
               + l small_us                               kernels too small for either
     seconds   the larger of host and device, + step_ms + R row_us
 
-vLLM replays its steps from CUDA graphs, so its host time is in step_ms. Its requests carry a seed
-each, so that each row has a random generator and a kernel of its own: row_us. docs/planning.md says
-where each number comes from; all are flags of tools.plan, to be replaced by what is measured.
+vLLM replays its steps from CUDA graphs and fuses small kernels: both are in its step_ms and in the
+share of the bandwidth. Its requests carry a seed each, so that each row has a random generator and
+a kernel of its own: row_us. docs/planning.md says where each number comes from; all are flags of
+tools.plan, to be replaced by what is measured.
 """
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,7 +39,6 @@ LOGIT = 64
 @dataclass(frozen=True)
 class Rates:
     """What one sampler reaches on a machine."""
-    share: float        # of the bandwidth
     layer_us: float
     small_us: float
     step_ms: float
@@ -49,32 +49,37 @@ class Rates:
 def rates(m, how):
     """Machine, "ours" or "vllm" -> Rates."""
     if how == "vllm":
-        return Rates(m.vllm_share, 0, m.vllm_small_us, m.vllm_step_ms, m.vllm_row_us, m.vllm_wake_s)
-    return Rates(m.hbm_share, m.layer_us, m.small_us, m.step_ms, 0, 0)
+        return Rates(0, 0, m.vllm_step_ms, m.vllm_row_us, m.vllm_wake_s)
+    return Rates(m.layer_us, m.small_us, m.step_ms, 0, 0)
 
 
 def assumed(m, how):
     """Machine, "ours" or "vllm" -> one line: what is assumed of that sampler."""
-    r = rates(m, how)
-    both = (f"{r.share:.0%} of {m.hbm_gbs:g} GB/s, {m.gemm_share:.0%} of {m.tflops:g} TFLOPs in a "
-            f"step's products, {r.small_us:g} us of small kernels a layer, {r.step_ms:g} ms between "
-            "steps")
+    both = (f"{m.hbm_share:.0%} of {m.hbm_gbs:g} GB/s and {m.gemm_share:.0%} of {m.tflops:g} "
+            "TFLOPs in a step")
     if how == "vllm":
-        return (f"{both}, {r.row_us:g} us a row for its seed, {ROWS} sequences, {r.begin_s:g} s to "
-                "wake up and sleep")
-    return (f"{both}, the host {r.layer_us:g} us a layer, at most {ROWS} rows, {SHARE:.0%} of free "
-            "memory for keys and values")
+        return (f"vLLM: {both}, {m.vllm_step_ms:g} ms between steps, {m.vllm_row_us:g} us a row "
+                f"for its seed, {ROWS} sequences, {m.vllm_wake_s:g} s a stage to wake up and sleep")
+    return (f"our sampler: {both}, {m.small_us:g} us of small kernels and at least {m.layer_us:g} "
+            f"us of Python a layer, {m.step_ms:g} ms between steps, at most {ROWS} rows, "
+            f"{SHARE:.0%} of free memory for keys and values")
 
 
 def room(p, s, how):
-    """Setting, Shape of the role at work -> tokens that its cache may hold on one rank."""
+    """Setting, Shape of the role at work -> tokens that its cache may hold on one rank.
+
+    At least those of a prompt with all its answers: a plan that does not fit is said to, not played
+    through a row at a time.
+    """
     # AdamW and weights in slices; a copy to sample from, ours or vLLM's
     free = p.usable - 12 * s.P / p.k - p.b * s.P
     if how == "vllm":
         free -= VLLM_SPARE * 1e9 * p.machine.gpu_gb + VLLM_OWN
     else:
         free *= SHARE
-    return max(0, int(free / (2 * s.layers * s.K * p.b)))
+    longest = p.cfg.max_prompt_tokens + p.cfg.max_response_tokens + MOST
+    least = longest * max(p.cfg.answers_per_question, p.cfg.questions_per_doc)
+    return max(least, int(free / (2 * s.layers * s.K * p.b)))
 
 
 # ---------------------------------------------------------------- what a stage does
@@ -189,7 +194,7 @@ def drawn(y, length, left, stride):
 def seconds(y, s, b, m, how):
     """Sampling of one rank, Shape, bytes of a number, Machine -> seconds, without the gather."""
     r = rates(m, how)
-    bandwidth, cell = 1e9 * m.hbm_gbs * r.share, 2 * s.layers * s.K * b
+    bandwidth, cell = 1e9 * m.hbm_gbs * m.hbm_share, 2 * s.layers * s.K * b
     total = r.begin_s + forward_flops(s, y.prefill, y.squares, 0) / m.flops
     total += 2 * cell * y.copied / bandwidth
     for R, steps, T in y.strides:

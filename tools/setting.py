@@ -13,7 +13,7 @@ import math
 import os
 import random
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
 
@@ -27,7 +27,7 @@ from config import Config
 from data import InputError
 from engine import room, shard
 from engine.cache import SHARE, rows_that_fit
-from engine.flags import reads_documents
+from engine.flags import MOST_GPUS, reads_documents
 from engine.models import chat_ids
 from engine.packing import Lengths
 from engine.readers import load_documents, load_questions
@@ -80,20 +80,18 @@ class Machine:
     gpus: int = 8
     gpu_gb: float = 80
     tflops: float = 989         # peak, bf16, dense
-    mfu: float = 0.35           # share of it reached in training and prefill
-    gemm_share: float = 0.6     # share of it reached in the products of a decoding step
+    mfu: float = 0.38           # share of it reached in training and prefill
+    gemm_share: float = 0.58    # share of it reached in the products of a decoding step
     hbm_gbs: float = 3350       # GB/s of device memory
-    # our sampler
     hbm_share: float = 0.68     # share of it reached in decoding
+    # our sampler
     layer_us: float = 400       # least time of a layer in a decoding step, started from Python
     small_us: float = 140       # of a layer's small kernels, on the device
-    step_ms: float = 2          # between two steps: the tokens to the host, the next ones' numbers
+    step_ms: float = 2          # between two steps: tokens to the host, numbers for the next ones
     # vLLM
-    vllm_share: float = 0.68
-    vllm_small_us: float = 30
-    vllm_step_ms: float = 3
-    vllm_row_us: float = 10
-    vllm_wake_s: float = 3
+    vllm_step_ms: float = 3     # between two steps
+    vllm_row_us: float = 10     # a row and step, for its seed
+    vllm_wake_s: float = 3      # a stage: to wake up and to fall asleep
     # between devices
     link_gbs: float = 300       # GB/s and rank inside a node
     network_gbs: float = 40     # GB/s and rank between nodes
@@ -221,7 +219,8 @@ class Setting:
             return self.cfg.rows_at_once
         if not self.cuda:
             return rows_that_fit(self.cfg, size)
-        return rows_that_fit(self.cfg, size, SHARE * (self.usable - 12 * s.P / self.k - self.b * s.P))
+        free = self.usable - 12 * s.P / self.k - self.b * s.P
+        return rows_that_fit(self.cfg, size, SHARE * free)
 
     @property
     def usable(self):
@@ -245,8 +244,23 @@ class Setting:
         return replace(self, cfg=replace(self.cfg, **fields))
 
 
+def refuse(machine, assumed):
+    """InputError for the first number that no plan can be made with."""
+    if not 1 <= machine.gpus <= MOST_GPUS:
+        raise InputError(f"gpus = {machine.gpus}: expected 1 to {MOST_GPUS}")
+    for name, value in (asdict(machine) | asdict(assumed)).items():
+        # what may be nothing: times between steps, spreads, numbers of questions
+        zero = name.endswith(("_us", "_ms", "_s", "_spread", "_questions", "alike"))
+        share = name in ("mfu", "alike", "valid_share", "mixed_share", "gemm_share", "hbm_share")
+        if value is None or (0 if zero else 1e-9) <= value <= (1 if share else 1e12):
+            continue
+        least = "0 or more" if zero else "above 0"
+        raise InputError(f"{name} = {value}: expected a number {least}{' up to 1' * share}")
+
+
 def setting_of(cfg, machine, assumed):
     """Reads the config.json of both models, no weights."""
+    refuse(machine, assumed)
     def shape(path):
         return room.shape_of(model_config(path), path.rstrip("/").split("/")[-1])
 
