@@ -157,7 +157,9 @@ class Config:
         "vllm in a run on CUDA whose roles begin with one model, if it can be imported, else plain")
     vllm_memory: float = f(
         0.0, "share of a GPU's memory that vLLM's engine takes while it samples; 0: what is free")
-    rows_at_once: int = f(256, "rows sampled side by side")
+    rows_at_once: int = f(
+        0, "most rows sampled side by side; 0: at most 256, and no more than fit: on CUDA into "
+        "what is free, on a CPU into a cache of 2 GB")
     tokens_at_once: int = f(1024, "tokens of a forward and backward pass")
     logp_chunk: int = f(1024, "positions whose full log-softmax is in memory at once")
     grad_checkpoint: bool = f(False, "recompute activations in the backward pass")
@@ -277,7 +279,7 @@ TOY_FREE = world("toy", "toy/free/anchor")
 SMALL = dict(
     max_chunk_tokens=512, iterations=20, docs_per_step=4, questions_per_doc=4,
     answers_per_question=4, minibatch_rows=16, solver_lr=1e-5, generator_lr=1e-5,
-    max_prompt_tokens=1024, max_response_tokens=384, rows_at_once=32, tokens_at_once=4096,
+    max_prompt_tokens=1024, max_response_tokens=384, tokens_at_once=4096,
     show_every=1)
 
 PAPER_4B = dict(
@@ -286,10 +288,9 @@ PAPER_4B = dict(
     max_chunk_tokens=3072, iterations=100, seed=42, docs_per_step=128, minibatch_rows=256,
     solver_lr=2e-6, generator_lr=6e-6, max_prompt_tokens=4096, max_response_tokens=8192,
     # this line is ours, and untried on a GPU
-    eval_every=10, checkpoint_every=5, rows_at_once=32, tokens_at_once=32768, grad_checkpoint=True)
+    eval_every=10, checkpoint_every=5, tokens_at_once=32768, grad_checkpoint=True)
 
-# 16 rows: what 80 GB hold beside it (tools/plan.py).
-PAPER_8B = PAPER_4B | dict(model="Qwen/Qwen3-8B-Base", generator_lr=4e-6, rows_at_once=16)
+PAPER_8B = PAPER_4B | dict(model="Qwen/Qwen3-8B-Base", generator_lr=4e-6)
 
 PRESETS = {
     "toy": TOY, "toy-hard": TOY_HARD, "toy-free": TOY_FREE,

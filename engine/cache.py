@@ -107,6 +107,7 @@ def new_cache():
 
 class Running:
     """The rows being sampled. `rows` names each: its (prompt, answer)."""
+    attend = staticmethod(folded)
 
     def __init__(self, model, device):
         self.model, self.device = model, device
@@ -197,7 +198,7 @@ class Running:
 
     def forward(self, ids, masks, positions, cache):
         """(R, L) ids, which the cache takes in -> (R, H) hidden states of the last column."""
-        with attending(self.model, folded):
+        with attending(self.model, self.attend):
             out = self.model.base_model(
                 input_ids=ids, attention_mask=masks, position_ids=positions,
                 past_key_values=cache, use_cache=True)

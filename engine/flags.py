@@ -382,11 +382,11 @@ def as_number(kind, value):
 AT_LEAST_1 = (
     "iterations", "docs_per_step", "questions_per_doc", "minibatch_rows", "max_prompt_tokens",
     "max_response_tokens", "max_chunk_tokens", "dev_every", "eval_every", "eval_samples",
-    "checkpoint_every", "rows_at_once", "tokens_at_once", "logp_chunk")
+    "checkpoint_every", "tokens_at_once", "logp_chunk")
 AT_LEAST_0 = (
     "seed", "top_k", "eval_top_k", "save_every", "show_every", "threads", "solver_lr",
     "generator_lr", "weight_decay", "seed_questions", "rlvr_per_step", "unboxed_penalty",
-    "dev_refresh", "gate_std", "keep_per_doc")
+    "dev_refresh", "gate_std", "keep_per_doc", "rows_at_once")
 ABOVE_0 = ("temperature", "eval_temperature", "adam_eps", "grad_clip", "tis_cap")
 BELOW_1 = ("beta1", "dev_ema", "vllm_memory")
 # What a plan is made for.

@@ -25,11 +25,10 @@ this against padded rows; on a GPU it has never run.
 from itertools import accumulate, chain
 
 import torch
-from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import pad
 from transformers.cache_utils import Cache, DynamicLayer
 
-from engine.attention import NAME, attending, can_attend, extras
+from engine.attention import attending, extras
 from engine.cache import ROWS, SHARE, Running, free_memory, sent, token_bytes
 from engine.masks import windows_of
 
@@ -42,6 +41,8 @@ FIRST, MOST = 32, 256
 def rows_for(policy, model):
     """-> the rows of a sampling stage, none yet: end to end where there is a kernel for it."""
     if policy.flat and has_kernel(model, policy.device):
+        # here, since a torch that comes with vLLM may not have it
+        from torch.nn.attention.varlen import varlen_attn
         return Flat(model, policy.device, varlen_attn, tokens_that_fit(model, policy.device))
     return Running(model, policy.device)
 

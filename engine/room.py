@@ -11,7 +11,7 @@
                          for AdamW's m and v
     activations          tokens_at_once tokens, each b (6 H + 4 A + 4 I) in every layer
     logits               12 V bytes for each of at most logp_chunk predictions
-    KV cache             2 l K b for each token of rows_at_once rows
+    KV cache             2 l K b for each token of the rows sampled side by side
 
 H hidden, I intermediate, A and K heads and key-value heads times their size, l layers, V words
 of the vocabulary, b = 4 bytes. Passes are taken as full and responses at their limit, so most runs
@@ -30,6 +30,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from data import InputError
 from engine import ranks
+from engine.cache import rows_that_fit
 from engine.models import device_of, layer_weights
 
 # Python, torch and transformers, before any weight.
@@ -120,8 +121,13 @@ def of_a_pass(s, cfg):
 
 
 def of_a_cache(s, cfg):
-    rows = max(cfg.rows_at_once, cfg.answers_per_question)
+    rows = max(rows_of(cfg, s), cfg.answers_per_question)
     return 8 * s.layers * s.K * rows * (cfg.max_prompt_tokens + cfg.max_response_tokens)
+
+
+def rows_of(cfg, s):
+    """Rows that are sampled side by side, at most, on a CPU."""
+    return cfg.rows_at_once or rows_that_fit(cfg, 8 * s.layers * s.K)
 
 
 def on_disk(both, cfg):
@@ -197,7 +203,7 @@ def refuse_memory(P, cfg, shape, P_gen):
     if free is None or CERTAIN * memory <= free:
         return
     advice = "give a smaller --model"
-    for tokens, rows in smaller(cfg):
+    for tokens, rows in smaller(cfg, shape):
         less = replace(cfg, tokens_at_once=tokens, rows_at_once=rows)
         if CERTAIN * needs(P, less, shape, P_gen)[0] <= free:
             advice = f"--tokens_at_once {tokens} --rows_at_once {rows} would fit"
@@ -206,9 +212,9 @@ def refuse_memory(P, cfg, shape, P_gen):
                      f"{gb(free)} are free; {advice}")
 
 
-def smaller(cfg):
+def smaller(cfg, shape):
     """Half of (tokens, rows) at once, a quarter, and so on, down to what is still of use."""
-    tokens, rows = cfg.tokens_at_once, cfg.rows_at_once
+    tokens, rows = cfg.tokens_at_once, rows_of(cfg, shape)
     while tokens > 256 or rows > cfg.answers_per_question:
         tokens = max(tokens // 2, min(tokens, 256))
         rows = max(rows // 2, min(rows, cfg.answers_per_question))

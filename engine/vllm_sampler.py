@@ -28,13 +28,14 @@ from transformers import AutoConfig
 
 from data import InputError, Rollout
 from engine import ranks, shard
+from engine.cache import ROWS
 from engine.logps import tree_logps
 from engine.models import device_of
 from engine.packing import even_passes, passes
 from engine.room import shape_of
 
-# Rows side by side, and tokens of a step: vLLM's scheduler fills them as far as its cache goes.
-ROWS, STEP_TOKENS = 256, 8192
+# Tokens of a step: prompts are read in pieces of it.
+STEP_TOKENS = 8192
 # Mean difference of log-probs, in nats, that no arithmetic explains: bf16 makes some 0.01.
 NONSENSE = 0.5
 # Of an engine's config, what two models may differ in.
@@ -177,7 +178,8 @@ def start(policy, cfg):
         policy.tokenizer.save_pretrained(folder)
         try:
             return LLM(
-                model=folder, load_format="dummy", max_model_len=length, max_num_seqs=ROWS,
+                model=folder, load_format="dummy", max_model_len=length,
+                max_num_seqs=cfg.rows_at_once or ROWS,
                 dtype="bfloat16" if policy.bf16 else "float32",
                 logprobs_mode="processed_logprobs", seed=cfg.seed, **machine)
         except (ValueError, torch.OutOfMemoryError) as error:

@@ -19,8 +19,8 @@ from engine.packing import passes
 pytestmark = pytest.mark.slow
 
 FILES = {name: bench.TOY[name] for name in ("documents", "dev", "test")}
-ARGS = Namespace(rows=8, questions=5, answers=4, size=None, lengths="toy", most=16, train="",
-                 **FILES)
+ARGS = Namespace(rows=8, columns=20, questions=5, answers=4, size=None, lengths="toy", most=16,
+                 train="", **FILES)
 SHORT = dict(prompt=(3, 9), answer=(1, 8))
 
 
@@ -108,6 +108,16 @@ def test_trl_takes_the_same_step(world):
     results = run_all(bench.update_stage(world, ARGS))
     assert set(results) == {"ours", "padded", "trl"}
     assert (results["trl"] - results["ours"]).norm() < 1e-4 * results["ours"].norm()
+
+
+def test_a_step_with_copied_keys_is_our_step(world):
+    stage = bench.decode_stage(world, ARGS)
+    first = run_all(stage)
+    assert stage.work["ours"] == 5 * 8 and stage.difference(first) < 1e-5
+    # the fakes share heads
+    assert stage.targets == [("copied", "ours", "at least", 1.5)]
+    stage.reset()
+    assert torch.equal(run_all(stage)["ours"], first["ours"])
 
 
 def test_greedy_rollouts_are_the_same_tokens(world):

@@ -11,11 +11,11 @@ from torch.nn.attention.varlen import varlen_attn
 import fakes
 import sampling
 from engine import attention, flat
-from engine.cache import Running, rows_that_fit, token_bytes
+from engine.cache import Running, rows_that_fit, sent, token_bytes
 from engine.flat import FIRST, MOST, Flat, places
 from engine.masks import windows_of
 from fakes import make_model
-from sampling import sample
+from sampling import choose, sample, uniforms
 
 KINDS = ["tied", "untied", "window", "windows"]
 PROMPTS = [[7], [8, 9, 10], [11] * 9, [12, 13], [14, 15, 16, 17, 18], [19] * 6, [20, 21]]
@@ -160,6 +160,26 @@ def test_torchs_kernel_takes_what_it_is_given(kind):
     # 3 + 3 + 1 tokens, and room for more
     step = [(3, 7 + 3 * FIRST, 1, 4, None)] * len(back)
     assert told == prefill + step
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("draw", [(0, 1.0, 0), (0.7, 1.0, 0), (0.7, 0.8, 20)])
+def test_a_step_asks_the_device_for_nothing(draw):
+    """A device without memory has no numbers to give: whoever asks for one fails."""
+    meta = torch.device("meta")
+    model = make_model().to(meta)
+    with pytest.raises(RuntimeError):
+        torch.zeros(1, device=meta).item()
+
+    rows = Flat(model, meta, varlen_attn, math.inf)
+    rows.join([[5, 6, 7], [8]], [[(0, 0), (0, 1)], [(1, 0)]])
+    for staying in ([0, 1, 2], [0, 2], [1]):
+        rows.keep(staying)
+        u = uniforms(sent([1] * len(rows.rows), meta), sent([0] * len(rows.rows), meta))
+        token, logp = choose(model.get_output_embeddings()(rows.hidden), u, *draw)
+        assert token.shape == logp.shape == (len(rows.rows),)
+        rows.step(token)
+    rows.lay_out()
 
 
 def test_windows_are_those_of_the_masks():
