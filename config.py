@@ -42,6 +42,7 @@ CHOICES = {
     "sampler": ("auto", "plain", "vllm"),
     "shard": ("auto", "true", "false"),
     "scoring": ("auto", "alone", "together"),
+    "end_to_end": ("auto", "true", "false"),
     "track": ("none", "tensorboard", "wandb"),
     "dtype": ("auto", "fp32", "bf16"),
     "device": ("auto", "cpu", "cuda"),
@@ -162,6 +163,9 @@ class Config:
         "what is free, on a CPU into a cache of 2 GB")
     tokens_at_once: int = f(1024, "tokens of a forward and backward pass")
     logp_chunk: int = f(1024, "positions whose full log-softmax is in memory at once")
+    end_to_end: str = f(
+        "auto", "answers that share nothing with others go through a pass one behind the other, "
+        "without padding (engine/varlen.py); auto: on CUDA in bf16")
     grad_checkpoint: bool = f(False, "recompute activations in the backward pass")
     shard: str = f(
         "auto", "with several ranks: true: weights, gradients and AdamW in shards (FSDP2); false: "
@@ -255,8 +259,9 @@ SECTIONS = {
 # memory. Another sampler draws other numbers from the same distribution.
 CHANGEABLE = (
     "iterations", "eval_every", "eval_samples", "checkpoint_every", "save_every", "show_every",
-    "track", "rows_at_once", "tokens_at_once", "logp_chunk", "grad_checkpoint", "shard", "scoring",
-    "offload_idle", "threads", "device", "sampler", "vllm_memory")
+    "track", "rows_at_once", "tokens_at_once", "logp_chunk", "end_to_end", "grad_checkpoint",
+    "shard", "scoring", "offload_idle", "threads", "device",
+    "sampler", "vllm_memory")
 
 
 # ---------------------------------------------------------------- the presets
@@ -288,7 +293,7 @@ PAPER_4B = dict(
     max_chunk_tokens=3072, iterations=100, seed=42, docs_per_step=128, minibatch_rows=256,
     solver_lr=2e-6, generator_lr=6e-6, max_prompt_tokens=4096, max_response_tokens=8192,
     # this line is ours, and untried on a GPU
-    eval_every=10, checkpoint_every=5, tokens_at_once=32768, grad_checkpoint=True)
+    eval_every=10, checkpoint_every=5, tokens_at_once=32768, logp_chunk=4096, grad_checkpoint=True)
 
 PAPER_8B = PAPER_4B | dict(model="Qwen/Qwen3-8B-Base", generator_lr=4e-6)
 

@@ -32,10 +32,11 @@ from types import SimpleNamespace
 import torch
 
 from data import InputError
-from engine import ranks, shard
+from engine import offload, ranks, shard, varlen
+from engine.device import prepare, release
 from engine.logps import TokenLogps, response_lengths, tree_logps
-from engine.models import (chat_ids, check_model, copy_with, device_of, keep_memory, layer_weights,
-                           layers_of, load_model, stop_ids_of)
+from engine.models import (chat_ids, check_model, copy_with, device_of, layer_weights, layers_of,
+                           load_model, rows_agree, stop_ids_of)
 from engine.packing import even_passes, longest_first, passes
 from engine.progress import bar as progress_bar
 
@@ -190,8 +191,7 @@ class Policy:
         self.role, self.lr = role, lr
         self.device = device_of(cfg)
         on_cuda = self.device.type == "cuda"
-        if not on_cuda:
-            keep_memory()
+        prepare(self.device, cfg.sampler)
         self.bf16 = cfg.dtype == "bf16" or (cfg.dtype == "auto" and on_cuda)
         self.model, self.tokenizer = load_model(path)
         size = sum(p.numel() for p in self.model.parameters())
@@ -210,17 +210,20 @@ class Policy:
         self.net, self.outline = TokenLogps(self.model), self.model
         self.layer_weights = layer_weights(self.model)
         check_model(self, cfg)
+        # does a pass without branches need no padding?
+        self.end_to_end = varlen.wanted(cfg, self) and rows_agree(self, cfg)
         if self.sharded:
             empty = [torch.empty_like(p, device="meta") for p in self.model.parameters()]
             self.outline = copy_with(self.model, empty, trains=True)
             shard.split(self.net, layers_of(self.model), self.device, self.bf16)
 
         self.params = [p for p in self.model.parameters() if p.requires_grad]
-        # fused: on CUDA torch's own choice is as good
+        # fused: of slices torch would make an update each
         self.optimizer = torch.optim.AdamW(
             self.params, lr=lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps,
-            weight_decay=cfg.weight_decay, fused=None if on_cuda else True)
+            weight_decay=cfg.weight_decay, fused=True)
         self.skipped, self.partner, self.awake = 0, None, True
+        self.waiting = offload.Waiting(self.device)
 
     def autocast(self):
         """fp32 master weights, bf16 arithmetic where asked for; plain fp32 otherwise."""
@@ -247,9 +250,15 @@ class Policy:
     # ------------------------------------------------------------ where the weights are
 
     def wake(self):
-        """Every stage begins with this: where two roles take turns, the other leaves the device."""
-        if self.partner and not self.awake:
+        """Every stage begins with this: where two roles take turns, the other leaves the device.
+
+        So does what the stage before left: a sampler's cache has other sizes than a pass.
+        """
+        comes = self.partner and not self.awake
+        if comes:
             self.partner.move("cpu", awake=False)
+        release(self.device)
+        if comes:
             self.move(self.device, awake=True)
 
     def move(self, place, awake):
@@ -257,10 +266,7 @@ class Policy:
 
         Parameters stay the same objects.
         """
-        self.net.to(place)
-        for state in self.optimizer.state.values():
-            for name in ("exp_avg", "exp_avg_sq"):
-                state[name] = state[name].to(place)
+        offload.move(self.net, self.optimizer, place, self.waiting)
         self.awake = awake
 
     def gathered(self, trains=False):

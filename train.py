@@ -329,6 +329,8 @@ def main(cfg):
                   f"python train.py --resume {cfg.run}", file=sys.stderr)
         return 130
     except BaseException as error:
+        if room.ran_out(error, cfg):
+            return 2
         # another rank's death shows as an error of any kind
         dead = ranks.silent()
         if dead:

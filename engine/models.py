@@ -4,7 +4,6 @@ else.
 Weights are read from safetensors only: a pickle can run code. A model's own code is never run.
 """
 import copy
-import ctypes
 import importlib
 import logging
 import math
@@ -19,12 +18,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from data import InputError, Rollout
-from engine import ranks
-from engine.attention import can_attend, varlen
+from engine import attention, ranks, varlen
 from engine.cache import Running
 from engine.flat import Flat
 from engine.logps import tree_logps
-from engine.packing import pack
+from engine.packing import Rows, pack
 
 # Their progress bars and warnings of five retries; ours say what is loaded.
 transformers.logging.disable_progress_bar()
@@ -136,22 +134,6 @@ def sampler_of(cfg):
     return "vllm"
 
 
-def keep_memory():
-    """Let freed memory stay with the process, where the C library is glibc.
-
-    It would give large tensors back to the system and fault them in again. Fresh memory costs more
-    than what is computed in it, and two ranks that ask for it at once wait for each other (LOG.md).
-    Peaks stay as they are.
-    """
-    if os.name != "posix":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
-        # malloc.h: M_TRIM_THRESHOLD never; M_MMAP_MAX none
-        mallopt(-1, -1)
-        mallopt(-4, 0)
-
-
 def layers_of(model):
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
@@ -243,9 +225,36 @@ def agrees(policy, cfg):
 
     # a model that does not take the flat cache is sampled from with padded rows
     try:
-        rows = Flat(model, plain.device, varlen, math.inf)
-        policy.flat = can_attend(model) and same(sampled(rows), expected)
+        rows = Flat(model, plain.device, attention.varlen, math.inf)
+        policy.flat = attention.can_attend(model) and same(sampled(rows), expected)
     except UNFIT:
         policy.flat = False
     padded = sampled(Running(model, plain.device))
     return same([in_tree, *padded], [*alone, *expected])
+
+
+@torch.no_grad()
+def rows_agree(policy, cfg):
+    """Are log-probs the same, in fp32, of answers that lie end to end and of answers side by side?
+
+    The model's attention takes such rows from here on. A model that cannot is padded, which costs
+    time and nothing else; where --end_to_end true asked for it, InputError.
+    """
+    plain = copy.copy(policy)
+    plain.bf16, plain.sharded, plain.device = False, False, policy.model.device
+    before, first = policy.model.config._attn_implementation, policy.stop_ids[0]
+    answers = [Rollout([first, 0], answer, [], True, "") for answer in ([1, 0, 2, 1], [2, 0])]
+    trees = pack(answers, 0, 1)
+    expected = tree_logps(plain, trees, 1.0, cfg)
+    try:
+        fine = varlen.accept(policy.model)
+        found = tree_logps(plain, Rows(trees), 1.0, cfg) if fine else expected
+        fine = fine and torch.allclose(found, expected, atol=1e-3)
+    except UNFIT:
+        fine = False
+    if not fine:
+        policy.model.set_attn_implementation(before)
+        if cfg.end_to_end == "true":
+            name = policy.model.config.get_text_config().model_type
+            raise InputError(f"--end_to_end true: {name} does not take rows that lie end to end")
+    return fine

@@ -5,8 +5,9 @@
                             about as much
     gather(part, n)         the inverse: every rank's part -> the whole list of n, in order
     most(n)                 the largest n of all ranks
-    from_main(value)        what the main rank computed, everywhere: for judgements that a clock can
-                            change (a time-out)
+    divided(work, items)    work(this rank's share) -> the results of all items, everywhere: for
+                            judgements that a clock can change (a time-out)
+    from_main(value)        what the main rank computed, everywhere
     sum_gradients(params)   .grad -> the sum over ranks, in place
     is_main()               one rank writes files and talks
     silent(seconds)         the ranks that have died
@@ -17,7 +18,8 @@ of a model is decided in policy.py: a slice of each weight (engine/shard.py), or
 A rank that dies (killed, out of memory, its machine gone) must end the run, not hang it. Some
 backends notice and some wait, so twice a second each rank counts up a key in the store that
 torchrun keeps, and reads the others' keys. Whoever sees an error asks silent() who is to blame, and
-a rank without a sign of life for two minutes ends the run even if no error was seen.
+a rank without a sign of life for two minutes ends the run even if no error was seen. A rank that
+knows that it cannot go on (fail) says so there, and the others end within a second.
 """
 import os
 import signal
@@ -35,8 +37,8 @@ WAIT = timedelta(minutes=30)
 BEAT, DEAD = 0.5, 120.0
 # Numbers that are added up in one message; a larger tensor goes alone.
 BUNDLE = 2 ** 22
-# The count of a rank that has left in good order.
-GONE = 10 ** 9
+# The count of a rank that has left in good order, and of one that cannot go on.
+GONE, FAILED = 10 ** 9, 2 * 10 ** 9
 
 
 def start(device):
@@ -49,9 +51,20 @@ def start(device):
     if device.type == "cuda":
         # object collectives use the current device
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=WAIT)
+    dist.init_process_group(**group_words(device))
     signal.signal(signal.SIGTERM, terminate)
     Pulse.own = Pulse()
+
+
+def group_words(device):
+    """What init_process_group is told.
+
+    On CUDA the device too: else the first barrier guesses it from the rank, which is wrong with
+    several machines, and the connections are made in the middle of the first stage.
+    """
+    if device.type == "cuda":
+        return {"backend": "nccl", "timeout": WAIT, "device_id": device}
+    return {"backend": "gloo", "timeout": WAIT}
 
 
 def stop():
@@ -108,6 +121,13 @@ def gather(part, n):
     for r, theirs in enumerate(parts):
         whole[r::world()] = theirs
     return whole
+
+
+def divided(work, items):
+    """work: a list -> a result for each of its items. Every rank does its share -> all results, in
+    order, on every rank.
+    """
+    return gather(work(share(items)), len(items))
 
 
 def from_main(value):
@@ -197,15 +217,40 @@ class Pulse(threading.Thread):
                 if count != last[r] or count >= GONE:
                     seen[r] = now
             last = counts
+            if self.somebody_failed(counts):
+                # it has said why, and the main thread waits for it in vain; without torchrun the
+                # others read a store that ends with rank 0
+                time.sleep(2 * BEAT * (self.rank == 0))
+                os._exit(1)
             dead = [r for r in range(self.world) if now - seen[r] > DEAD]
             if dead:
                 say_dead(dead, "the newest checkpoint is whole; --resume goes on from there")
                 # the main thread may be waiting for the dead, and cannot be woken
                 os._exit(1)
 
+    def somebody_failed(self, counts):
+        """Has another rank said that it cannot go on?"""
+        return any(count >= FAILED for r, count in enumerate(counts) if r != self.rank)
+
     def stop(self):
         self.ended.set()
         self.counts(GONE)
+
+
+def fail(message):
+    """This rank cannot go on: say why, let the others end, and end with code 2.
+
+    Not by a clean exit, which waits for collectives that will not come. Where another rank has
+    said something of the kind already, it is left at that.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if not Pulse.own.somebody_failed(Pulse.own.counts()):
+        print(f"\n{message}", file=sys.stderr, flush=True)
+    Pulse.own.ended.set()
+    Pulse.own.counts(FAILED)
+    # until the others have read it
+    time.sleep(4 * BEAT)
+    os._exit(2)
 
 
 def silent(seconds=5):

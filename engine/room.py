@@ -22,6 +22,7 @@ may. tools/plan.py has the whole account, stage by stage; this one is within a q
 import math
 import os
 import shutil
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from data import InputError
 from engine import ranks
 from engine.cache import rows_that_fit
+from engine.device import is_out_of_memory
 from engine.models import device_of, layer_weights
 
 # Python, torch and transformers, before any weight.
@@ -55,6 +57,7 @@ class Shape:
     V: int
     tied: bool          # embedding and head
     qk_norm: bool
+    end_to_end: bool = False    # passes without padding where nothing is shared
 
     @property
     def W(self):
@@ -219,6 +222,28 @@ def smaller(cfg, shape):
         tokens = max(tokens // 2, min(tokens, 256))
         rows = max(rows // 2, min(rows, cfg.answers_per_question))
         yield tokens, rows
+
+
+def ran_out(error, cfg):
+    """Was it memory that a run ended for? Then one line says what to change -> True.
+
+    A rank among several does not return from here: it ends, and with it the run.
+    """
+    if not is_out_of_memory(error):
+        return False
+    tokens, rows = next(smaller(cfg), (cfg.tokens_at_once, cfg.rows_at_once))
+    less = f"--tokens_at_once {tokens} --rows_at_once {rows}"
+    if device_of(cfg).type == "cuda" and not cfg.grad_checkpoint:
+        less += " --grad_checkpoint true"
+    who = f"rank {ranks.rank()} of {ranks.world()} " if ranks.world() > 1 else ""
+    launcher = "torchrun ... train.py" if ranks.world() > 1 else "python train.py"
+    why = " ".join(str(error).split())[:160]
+    message = (f"error: {who}ran out of memory, so the run has ended ({why}); go on from the "
+               f"newest checkpoint with: {launcher} --resume {cfg.run} {less}")
+    if ranks.world() > 1:
+        ranks.fail(message)
+    print(message, file=sys.stderr)
+    return True
 
 
 def refuse_disk(P, cfg, shape, P_gen):
