@@ -23,7 +23,7 @@ import numpy as np
 
 from engine.blocks import in_blocks
 from engine.cache import spare
-from engine.packing import answers_per_tree, in_passes, tree_sizes
+from engine.packing import Rows, answers_per_tree, in_passes, tree_sizes
 from engine.scoring import PIECE
 from sampling import joining
 
@@ -110,18 +110,27 @@ def sampling(groups, rows_at_once, tokens_at_once):
 
 @dataclass
 class Pass:
-    """One forward and backward pass over packed trees."""
+    """One forward and backward pass over packed trees, side by side or end to end."""
     rows: int
-    L: int                      # tokens of a tree, padding included
+    L: int                      # tokens of a tree, side by side padding included
     targets: int                # predictions
+    lengths: tuple = ()         # of trees that lie end to end
 
     @property
     def tokens(self):
-        return self.rows * self.L
+        return sum(self.lengths) if self.lengths else self.rows * self.L
 
     @property
     def squares(self):
+        """End to end there is no mask, and the kernel skips what lies ahead: half of each."""
+        if self.lengths:
+            return sum(n ** 2 for n in self.lengths) / 2
         return self.rows * self.L ** 2
+
+    @property
+    def masked(self):
+        """Numbers of the mask."""
+        return 0 if self.lengths else self.squares
 
 
 @lru_cache(maxsize=2 ** 16)
@@ -134,7 +143,7 @@ def passes(groups, s, limit, parts=1, part=0):
     sizes = []
     for group in groups:
         sizes += trees(group, s, limit, parts)
-    return in_passes(sizes, limit, parts, part)
+    return in_passes(sizes, limit, parts, part, s.end_to_end)
 
 
 def joined(lists):
@@ -143,7 +152,8 @@ def joined(lists):
 
 
 def as_pass(sizes):
-    return Pass(len(sizes), sizes[0].tokens, sum(size.predictions for size in sizes))
+    lengths = tuple(size.tokens for size in sizes) if isinstance(sizes, Rows) else ()
+    return Pass(len(sizes), sizes[0].tokens, sum(size.predictions for size in sizes), lengths)
 
 
 def planned(*args):
@@ -195,12 +205,12 @@ def activations(s, x, cfg, b):
     norms = 4 * s.H if b == 2 else 0
     if s.qk_norm:
         norms += (3 if b == 2 else 2) * b * (s.A + s.K)
-    layer = x.tokens * (b * (6 * s.H + 4 * s.A + 4 * s.I) + norms) + b * x.squares
+    layer = x.tokens * (b * (6 * s.H + 4 * s.A + 4 * s.I) + norms) + b * x.masked
     kept = s.layers * layer
     if cfg.grad_checkpoint:
         kept = s.layers * s.H * b * x.tokens + layer
     # last norm, what the head reads, and the mask
-    return kept + b * s.H * (2 * x.tokens + x.targets) + x.squares
+    return kept + b * s.H * (2 * x.tokens + x.targets) + x.masked
 
 
 def logits(s, x, cfg, b):

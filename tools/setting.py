@@ -173,6 +173,12 @@ def rollouts_of(cfg, assumed):
 
 # ---------------------------------------------------------------- all of it
 
+@lru_cache
+def arranged(s, end_to_end):
+    """Shape -> the same object for the same answer, so that what is remembered of it is found."""
+    return s if s.end_to_end == end_to_end else replace(s, end_to_end=end_to_end)
+
+
 @dataclass
 class Setting:
     """Everything a plan depends on. shapes: {role: Shape}; rollouts: {kind: Rollouts}.
@@ -186,6 +192,11 @@ class Setting:
     cuda: bool = True
     padded: bool = False
     copies: bool = False
+
+    def __post_init__(self):
+        asked = self.cfg.end_to_end
+        rows = asked == "true" or (asked == "auto" and self.cuda and self.b == 2)
+        self.shapes = {role: arranged(s, rows) for role, s in self.shapes.items()}
 
     @property
     def ranks(self):
