@@ -108,9 +108,9 @@ def ours(groups, room, rows_at_once, tokens_at_once):
         most = min(rows_at_once or ROWS, R + free // (longest + MOST))
         return joining(longest, R, n, most, tokens_at_once)
 
-    def lay_out():
-        y.most = max(y.most, int(length.sum()) + len(length) * next_spare)
-        y.copied += int(length.sum())
+    def lay_out(held):
+        y.most = max(y.most, held + len(length) * next_spare)
+        y.copied += held
         return next_spare
 
     while waiting or len(length):
@@ -131,13 +131,14 @@ def ours(groups, room, rows_at_once, tokens_at_once):
                 y.squares += prompt ** 2 / 2
                 length = np.append(length, [prompt] * len(responses))
                 left = np.append(left, responses)
-            spare = lay_out()
+            spare = lay_out(int(length.sum()))
 
         stride = 1 if joined() else int(min(left.min(), max(1, spare)))
-        length, left, gone = drawn(y, length, left, stride)
+        length, left = drawn(y, length, left, stride)
         if len(length) and not spare:
             next_spare = min(MOST, 2 * next_spare)
-            spare = lay_out()
+            # before the token that has no room
+            spare = lay_out(int(length.sum()) - len(length))
         spare -= stride
         if not len(length):
             spare, next_spare = 0, FIRST
@@ -164,7 +165,7 @@ def by_vllm(groups, room):
             length, left = np.append(length, prompt), np.append(left, response)
             held += prompt + MOST
         stride = int(min(left.min(), 32 if waiting else left.min()))
-        length, left, _ = drawn(y, length, left, stride)
+        length, left = drawn(y, length, left, stride)
         y.most = max(y.most, int(length.sum()))
     return y
 
@@ -176,7 +177,7 @@ def longest_first(waiting):
 def drawn(y, length, left, stride):
     """So many tokens for every row; those that end leave before they would read their last.
 
-    -> lengths, tokens left, how many rows left.
+    -> their lengths, and tokens still to draw.
     """
     R = len(length)
     y.drawn += R * stride
@@ -186,7 +187,7 @@ def drawn(y, length, left, stride):
     length, left = length[going] + stride, left[going] - stride
     if len(length):
         y.stride(len(length), 1, int(length.sum()))
-    return length, left, R - len(length)
+    return length, left
 
 
 # ---------------------------------------------------------------- how long it takes
