@@ -39,7 +39,7 @@ CHOICES = {
     "train_on": ("generated", "dev", "file"),
     "question_type": ("multiple_choice", "free_form"),
     "solver_keep": ("all", "top", "random"),
-    "sampler": ("plain", "vllm"),
+    "sampler": ("auto", "plain", "vllm"),
     "shard": ("auto", "true", "false"),
     "scoring": ("auto", "alone", "together"),
     "end_to_end": ("auto", "true", "false"),
@@ -160,9 +160,10 @@ class Config:
         "either way", "", "bf16")
     threads: int = f(0, "CPU threads; 0: torch's default")
     sampler: str = f(
-        "plain", "what samples; plain: our own loop; vllm: vLLM, if it is installed "
-        "(engine/vllm_sampler.py)")
-    vllm_memory: float = f(0.4, "share of a GPU's memory that each role's vLLM engine takes")
+        "auto", "what samples; plain: our own loop; vllm: vLLM (engine/vllm_sampler.py); auto: "
+        "vllm in a run on CUDA whose roles begin with one model, if it can be imported, else plain")
+    vllm_memory: float = f(
+        0.0, "share of a GPU's memory that vLLM's engine takes while it samples; 0: what is free")
     rows_at_once: int = f(
         0, "most rows sampled side by side; 0: at most 256, and no more than fit: on CUDA into "
         "what is free, on a CPU into a cache of 2 GB")
@@ -290,11 +291,12 @@ SECTIONS = {
 }
 
 # What a resumed run may change: how long it goes on, what it shows, and what only costs time and
-# memory.
+# memory. Another sampler draws other numbers from the same distribution.
 CHANGEABLE = (
     "iterations", "accept_changed_data", "eval_every", "eval_samples", "checkpoint_every",
     "save_every", "show_every", "track", "rows_at_once", "tokens_at_once", "logp_chunk",
-    "end_to_end", "grad_checkpoint", "shard", "scoring", "offload_idle", "threads", "device")
+    "end_to_end", "grad_checkpoint", "shard", "scoring", "offload_idle", "threads", "device",
+    "sampler", "vllm_memory")
 
 
 # ---------------------------------------------------------------- the presets

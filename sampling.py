@@ -122,7 +122,8 @@ def sample(policy, prompts, n, seed_words, cfg, temperature=None, top_p=None, to
     top_k = cfg.top_k if top_k is None else top_k
     mine = ranks.share(list(range(len(prompts))))
     draw = temperature, top_p, top_k
-    if cfg.sampler == "plain":
+    # train.py settles auto; whoever else samples does it by our own loop
+    if cfg.sampler in ("auto", "plain"):
         done = plain(policy, prompts, mine, n, seed_words, cfg, draw, what)
     else:
         # A guest, imported only when asked for: engine/NAME_sampler.py with a function `sample`.

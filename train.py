@@ -40,7 +40,7 @@ from data import Document, Found, InputError, Question, keep_fitting
 from dugrpo import dugrpo
 from engine import checkpoint, ending, ranks, room, run_folder, summary
 from engine.log import Clock, Log
-from engine.models import device_of
+from engine.models import device_of, sampler_of
 from engine.overlap import Overlap
 from engine.pools import unlike
 from engine.readers import load_documents, load_questions
@@ -208,9 +208,9 @@ def truth_of(cfg):
 
 def load_models(cfg, log):
     """-> solver, generator: two full copies of the anchor, each with its own AdamW."""
-    if cfg.sampler != "plain":
+    if cfg.sampler not in ("auto", "plain"):
         # a guest says before anything is written if it is not there
-        importlib.import_module(f"engine.{cfg.sampler}_sampler").require()
+        importlib.import_module(f"engine.{cfg.sampler}_sampler").require(cfg)
     room.refuse(cfg)
     solver = Policy("solver", cfg.model, cfg.solver_lr, cfg)
     log.say(room.takes(cfg))
@@ -315,7 +315,7 @@ def main(cfg):
             return importlib.import_module("tools.plan").plan_of_run(cfg)
         ranks.start(device_of(cfg))
         # every rank finds the same one
-        cfg = own_folder(cfg)
+        cfg = replace(own_folder(cfg), sampler=ranks.from_main(sampler_of(cfg)))
         ranks.barrier()
         train(cfg)
     except BaseException as error:

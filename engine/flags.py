@@ -409,9 +409,11 @@ AT_LEAST_0 = (
     "generator_lr", "weight_decay", "seed_questions", "rlvr_per_step", "unboxed_penalty",
     "dev_refresh", "gate_share", "keep_per_doc", "rows_at_once")
 ABOVE_0 = ("temperature", "eval_temperature", "adam_eps", "grad_clip", "tis_cap")
-BELOW_1 = ("beta1", "dev_ema")
+BELOW_1 = ("beta1", "dev_ema", "vllm_memory")
 MAYBE_0 = ("gate_tau", "gate_tau_max")
-SHARES = ("top_p", "eval_top_p", "vllm_memory", "keep_share")
+SHARES = ("top_p", "eval_top_p", "keep_share")
+# What a plan is made for.
+MOST_GPUS = 4096
 
 
 def check(cfg):
@@ -527,7 +529,7 @@ def check_sizes(cfg):
         size = getattr(cfg, name)
         need(cfg, "minibatch_rows", cfg.minibatch_rows % size == 0,
              f"a multiple of {name} = {size}: whole groups")
-    need(cfg, "gpus", cfg.gpus >= 1, "at least 1")
+    need(cfg, "gpus", 1 <= cfg.gpus <= MOST_GPUS, f"1 to {MOST_GPUS}")
     need(cfg, "gpu_gb", cfg.gpu_gb > 0, "a number above 0")
 
 
@@ -547,7 +549,8 @@ def describe(cfg):
              f"at most {cfg.answers_per_step} answers to train on in each"]
     for name, setting in SETTINGS.items():
         value = getattr(cfg, name)
-        if value != preset[name] and name not in ("model", "run"):
+        settled = preset[name] == "auto" and value == "plain"
+        if value != preset[name] and name not in ("model", "run") and not settled:
             paper = setting.metadata["paper"]
             theirs = "" if paper is None else f", paper {paper}"
             lines.append(f"  {name:21}{shown(value):14}  preset {shown(preset[name])}{theirs}")

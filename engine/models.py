@@ -4,20 +4,23 @@ else.
 Weights are read from safetensors only: a pickle can run code. A model's own code is never run.
 """
 import copy
+import importlib
 import json
 import logging
 import math
 import os
+from importlib.util import find_spec
 
 import torch
 import transformers
 from safetensors import SafetensorError, safe_open
+from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import cached_file
 
 from data import InputError, Rollout
-from engine import attention, varlen
+from engine import attention, ranks, varlen
 from engine.cache import Running
 from engine.flat import Flat
 from engine.logps import TokenLogps, tree_logps
@@ -133,6 +136,24 @@ def device_of(cfg):
     if cfg.device == "cpu" or (cfg.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def sampler_of(cfg):
+    """plain, or the guest that cfg.sampler names; auto: vLLM for a run on CUDA, where it can be
+    imported and both roles begin with one model.
+    """
+    if cfg.sampler != "auto":
+        return cfg.sampler
+    one_model = cfg.generator_anchor == cfg.model
+    if device_of(cfg).type != "cuda" or not one_model or find_spec("vllm") is None:
+        return "plain"
+    try:
+        importlib.import_module("engine.vllm_sampler").require(cfg)
+    except InputError as error:
+        if ranks.is_main():
+            tqdm.write(f"not sampling by vLLM: {error}")
+        return "plain"
+    return "vllm"
 
 
 def layers_of(model):
