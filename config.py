@@ -32,6 +32,7 @@ HUB = "hf://datasets/Siyuc/infuser_train/"
 
 SIMILARITIES = ("preconditioned_cosine", "cosine", "dot", "preconditioned_dot")
 CHOICES = {
+    "prompts": ("plain", "hard"),
     "preset": ("toy", "toy-hard", "toy-free", "small", "paper-4b", "paper-8b"),
     "reward": tuple(REWARDS),
     "similarity": SIMILARITIES,
@@ -109,6 +110,9 @@ class Config:
         4, "fewest choices of a valid question (the prompt in generator.py says 4 to 8)", "", 4)
     max_choices: int = f(
         8, "most choices of a valid question (the prompt in generator.py says 4 to 8)", "", 8)
+    prompts: str = f(
+        "plain", "what both roles are asked; plain: in a few lines (generator.py, solver.py); "
+        "hard: at length, with a system message (prompts/hard)", "", "hard")
     reward: str = f(
         "influence", "what a valid question earns (rewards.py), or a weighted sum such as "
         "'influence + 0.5 spice:group_std', each term with its own advantages; fixed: nothing, the "
@@ -326,7 +330,8 @@ PAPER_4B = dict(
     model="Qwen/Qwen3-4B-Base", documents=HUB + "documents.json",
     dev=HUB + "curriculum_pool/supergpqa_science_800.json",
     max_chunk_tokens=3072, iterations=100, seed=42, docs_per_step=128, minibatch_rows=256,
-    solver_lr=2e-6, generator_lr=6e-6, max_prompt_tokens=4096, max_response_tokens=8192,
+    solver_lr=2e-6, generator_lr=6e-6, prompts="hard", max_prompt_tokens=4096,
+    max_response_tokens=8192,
     # these lines are ours, and untried on a GPU
     eval_every=10, checkpoint_every=5, tokens_at_once=32768, logp_chunk=4096,
     grad_checkpoint=True)

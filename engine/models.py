@@ -9,10 +9,12 @@ import json
 import logging
 import math
 import os
+import re
 from importlib.util import find_spec
 
 import torch
 import transformers
+from jinja2 import TemplateError
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -81,24 +83,103 @@ def is_stored_in_bf16(path):
 
 # ---------------------------------------------------------------- chat format
 
-def chat_text(tokenizer, text):
-    """A user message -> the text the model continues.
+def chat_text(tokenizer, prompt):
+    """A user message, or (system message, user message) -> the text the model continues.
 
-    By the tokenizer's own chat template, or in a plain frame where a base tokenizer has none.
+    By the tokenizer's own chat template, or in a plain frame where a base tokenizer has none. Where
+    there is no system role, its message begins the user's.
     """
-    if tokenizer.chat_template:
-        message = {"role": "user", "content": text}
-        return tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
-    return f"{text}\n\nAnswer:\n"
+    turns = messages(prompt)
+    together = "\n\n".join(turn["content"] for turn in turns)
+    if not tokenizer.chat_template:
+        return f"{together}\n\nAnswer:\n"
+    if len(turns) > 1 and not takes_system(tokenizer):
+        turns = messages(together)
+    return rendered(tokenizer, turns)
 
 
-def chat_ids(tokenizer, text):
-    """A user message -> prompt token ids.
+def messages(prompt):
+    """A user message, or (system message, user message) -> the turns a chat template takes."""
+    texts = [prompt] if isinstance(prompt, str) else prompt
+    return [{"role": role, "content": text}
+            for role, text in zip(("system", "user")[-len(texts):], texts)]
+
+
+def rendered(tokenizer, turns):
+    return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+
+
+def takes_system(tokenizer):
+    """Does the chat template write a system message? Some refuse one, some pass over it."""
+    try:
+        return "INFUSER" in rendered(tokenizer, messages(("INFUSER", "x")))
+    except TemplateError:
+        return False
+
+
+def chat_ids(tokenizer, prompt):
+    """What chat_text takes -> prompt token ids.
 
     The template writes its own special tokens; only the plain frame lets the tokenizer add them.
+    What stands in the prompt is text: see text_ids.
     """
     special = not tokenizer.chat_template
-    return tokenizer(chat_text(tokenizer, text), add_special_tokens=special).input_ids
+    names = control_names(tokenizer)
+    found = []
+
+    def hidden(text):
+        found.extend(names.findall(text))
+        return names.sub(HIDDEN, text)
+
+    turns = tuple(hidden(turn["content"]) for turn in messages(prompt))
+    first, *rest = chat_text(tokenizer, turns).split(HIDDEN)
+    # a template that writes a message twice, or only in part
+    if len(rest) != len(found):
+        raise InputError("the chat template does not write each message once, and one of them "
+                         f"holds the name of a control token, {found[0]!r}")
+    ids = tokenizer(first, add_special_tokens=special).input_ids
+    for name, piece in zip(found, rest):
+        ids = ids + spelled(tokenizer, name) + encoded(tokenizer, piece)
+    return ids
+
+
+def text_ids(tokenizer, text):
+    """A text -> token ids, none of them a control token.
+
+    A document that says <|im_end|> would otherwise end the user's turn and forge the model's.
+    """
+    names = control_names(tokenizer)
+    first, *rest = names.split(text)
+    ids = encoded(tokenizer, first)
+    for name, piece in zip(names.findall(text), rest):
+        ids = ids + spelled(tokenizer, name) + encoded(tokenizer, piece)
+    return ids
+
+
+# Stands for the name of a control token while a template is rendered.
+HIDDEN = "\ue000\ue001"
+
+
+def control_names(tokenizer):
+    """The pattern of the names of special tokens, and of <think> and [INST] where they are tokens.
+
+    The embedded world's lines of prompts are tokens too, and no control tokens.
+    """
+    names = {token.content for token in tokenizer.added_tokens_decoder.values()
+             if token.special or re.fullmatch(r"<[^<>\s]+>|\[/?[A-Z_]+\]", token.content)}
+    names |= set(tokenizer.all_special_tokens)
+    # of two that begin alike, the longer
+    listed = sorted([name for name in names if len(name) > 1], key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, listed)) or r"(?!)")
+
+
+def encoded(tokenizer, text):
+    return tokenizer(text, add_special_tokens=False).input_ids if text else []
+
+
+def spelled(tokenizer, name):
+    """The name of a control token -> ids of the text: its first sign and the rest apart."""
+    return encoded(tokenizer, name[0]) + encoded(tokenizer, name[1:])
 
 
 def chat_stop_ids(tokenizer):

@@ -375,10 +375,12 @@ def read(cfg, assumed):
     texts = {}
     for name in ("dev", "test"):
         if is_here(getattr(cfg, name)):
-            texts[name] = [solver.prompt_text(x) for x in load_questions(getattr(cfg, name))]
+            questions = load_questions(getattr(cfg, name))
+            texts[name] = [solver.prompt_text(x, cfg.prompts) for x in questions]
     if reads_documents(cfg) and is_here(cfg.documents):
         documents = load_documents(cfg.documents, cfg.max_chunk_tokens, count)
-        texts["documents"] = [generator.prompt_text(x, cfg.question_type) for x in documents]
+        texts["documents"] = [
+            generator.prompt_text(x, cfg.question_type, cfg.prompts) for x in documents]
 
     known, said = {}, []
     for name, some in texts.items():
