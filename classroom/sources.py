@@ -6,6 +6,7 @@
 Everything here is text in, text out; the files themselves are handled in course.py.
 """
 import ast
+import textwrap
 
 
 class NotThere(Exception):
@@ -71,7 +72,7 @@ def blanked(text, name, exercise):
     indent = " " * (find(text, name).col_offset + 4)
     comments = [f"EXERCISE {exercise.NAME}    {exercise.SYMBOL}"]
     for i, hint in enumerate(exercise.HINTS, start=1):
-        comments += ["", *f"Hint {i}. {hint}".split("\n")]
+        comments += ["", *textwrap.wrap(f"Hint {i}. {hint}", width=90)]
     lines = [f"{indent}# {comment}".rstrip() + "\n" for comment in comments]
     lines.append(f'{indent}raise NotImplementedError("{exercise.NAME}")\n')
     return with_body(text, name, lines)

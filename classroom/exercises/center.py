@@ -10,12 +10,12 @@ BLANKS = ["center"]
 RUN = True
 
 HINTS = (
-    "r has one row for each question and one column for each answer to it.\n"
+    "r has one row for each question and one column for each answer to it. "
     "The group of an answer is its row.",
-    "Take the mean over the columns, and keep that dimension (keepdim=True) so that\n"
+    "Take the mean over the columns, and keep that dimension (keepdim=True) so that "
     "it can be taken away from every answer of its row.",
-    "Compute in float64 (r.double()) and return what like_input(A_sol, r) gives. A row whose\n"
-    "rewards are all equal must come out as exact zeros: masked_fill with all_equal(r)[:, None].\n"
+    "Compute in float64 (r.double()) and return what like_input(A_sol, r) gives. A row whose "
+    "rewards are all equal must come out as exact zeros: masked_fill with all_equal(r)[:, None]. "
     "checked(r, \"rewards\") refuses what is not a finite table.",
 )
 

@@ -9,12 +9,12 @@ BLANKS = ["dev_gradient"]
 RUN = True
 
 HINTS = (
-    "A group whose answers are all right or all wrong has A = 0 everywhere, so it has no gradient:\n"
+    "A group whose answers are all right or all wrong has A = 0 everywhere, so it has no gradient: "
     "kept_groups(answers, A_sol) gives the (g, group) pairs that have one. None left: return None.",
-    "gradient(solver, kept, A_sol, denominator, cfg, what=\"g_dev\") does the backward passes.\n"
-    "The denominator is N_dev Tbar_dev: how many answers the kept groups have in all, times their\n"
+    "gradient(solver, kept, A_sol, denominator, cfg, what=\"g_dev\") does the backward passes. "
+    "The denominator is N_dev Tbar_dev: how many answers the kept groups have in all, times their "
     "mean length in tokens, mean_length(groups).",
-    "solver.wake() before the first pass (the other role may have the device). A gradient whose\n"
+    "solver.wake() before the first pass (the other role may have the device). A gradient whose "
     "norm(g_dev) is not finite is no direction: count it, solver.skipped += 1, and return None.",
 )
 
@@ -34,7 +34,8 @@ MISTAKES = (
         "number would make that of the others smaller",
         ("dev_gradient", "groups = [group for _, group in kept]", "groups = answers")),
     mistake(
-        "the sign is turned: it is the gradient of a loss, so a step against it makes right answers "
+        "the sign is turned: it is the gradient of a loss, so a step against it makes right "
+        "answers "
         "more likely",
         ("dev_gradient", "A_sol, N_dev", "-A_sol, N_dev")),
     mistake(

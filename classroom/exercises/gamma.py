@@ -10,11 +10,11 @@ BLANKS = ["Gamma"]
 RUN = True
 
 HINTS = (
-    "AdamW keeps v, a running mean of squared gradients, and has taken k steps. What would it\n"
+    "AdamW keeps v, a running mean of squared gradients, and has taken k steps. What would it "
     "have after one step more, on g?",
-    "v' = beta2 v + (1 - beta2) g^2, and t = k + 1 is the number of that step. A running mean\n"
+    "v' = beta2 v + (1 - beta2) g^2, and t = k + 1 is the number of that step. A running mean "
     "that began at zero is too small at first; dividing by 1 - beta2^t makes up for it.",
-    "v itself must stay as it is: v is the solver's own. So no v.mul_() and no v += ..., but a\n"
+    "v itself must stay as it is: v is the solver's own. So no v.mul_() and no v += ..., but a "
     "new tensor. eps is added to the root, not under it.",
 )
 

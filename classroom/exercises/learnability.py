@@ -11,7 +11,7 @@ BLANKS = ["learnability"]
 RUN = False
 
 HINTS = (
-    "p (Q,) is the share of right answers to each question. What nobody or everybody solves\n"
+    "p (Q,) is the share of right answers to each question. What nobody or everybody solves "
     "teaches nothing.",
     "A yes-or-no answer that is right with probability p has the variance p (1 - p).",
     "That is at most 1/4, at p = 1/2; four times it is between 0 and 1.",

@@ -10,15 +10,15 @@ BLANKS = ["two_sigmas", "dugrpo"]
 RUN = True
 
 HINTS = (
-    "Two functions: two_sigmas is the formula on ready numbers; dugrpo makes them from s.\n"
-    "A group is a document's n drafts, a row of s. Documents whose scores are all equal say\n"
+    "Two functions: two_sigmas is the formula on ready numbers; dugrpo makes them from s. "
+    "A group is a document's n drafts, a row of s. Documents whose scores are all equal say "
     "nothing: they get zeros, and are not in sigma_B.",
-    "In dugrpo: x = s.double(); alive = ~all_equal(s); centred = x - its row means;\n"
-    "sigma (D, 1) is the unbiased std of each living row and 0 for the others; sigma_B is the\n"
+    "In dugrpo: x = s.double(); alive = ~all_equal(s); centred = x - its row means; "
+    "sigma (D, 1) is the unbiased std of each living row and 0 for the others; sigma_B is the "
     "mean of sigma over the living rows alone.",
-    "Begin with checked(s, \"scores\") and a ValueError for a mode that is not in ADVANTAGES;\n"
-    "if no document is alive return zeros (like_input(x.new_zeros(x.shape), s)). End with\n"
-    "A = ADVANTAGES[mode](centred, sigma, sigma_B, eps), masked_fill the rows that are not alive\n"
+    "Begin with checked(s, \"scores\") and a ValueError for a mode that is not in ADVANTAGES; "
+    "if no document is alive return zeros (like_input(x.new_zeros(x.shape), s)). End with "
+    "A = ADVANTAGES[mode](centred, sigma, sigma_B, eps), masked_fill the rows that are not alive "
     "with 0, and return like_input(A, s).",
 )
 

@@ -11,13 +11,16 @@ BLANKS = ["Streaming.arm", "Streaming.take", "Streaming.finish"]
 RUN = True
 
 HINTS = (
-    "A question may need several backward passes; its gradient adds up in p.grad, and is complete\n"
-    "only in the last. arm() says: the next pass is the last. take(p) is called by torch whenever a\n"
+    "A question may need several backward passes; its gradient adds up in p.grad, and is complete "
+    "only in the last. arm() says: the next pass is the last. take(p) is called by torch whenever "
+    "a "
     "pass has added to p.grad.",
-    "take: nothing unless self.armed. Else self.sums += self.pieces.of_whole(p, shard.local(p.grad))\n"
+    "take: nothing unless self.armed. Else self.sums += self.pieces.of_whole(p, "
+    "shard.local(p.grad)) "
     "and drop the gradient, p.grad = None: that is what saves the memory.",
-    "finish: a parameter that only earlier passes touched still has a .grad: take it now. The three\n"
-    "sums are self.pieces.total(self.sums)[:, 0]. Then disarm and empty self.sums for the next\n"
+    "finish: a parameter that only earlier passes touched still has a .grad: take it now. The "
+    "three "
+    "sums are self.pieces.total(self.sums)[:, 0]. Then disarm and empty self.sums for the next "
     "question, or its sums hold this one's.",
 )
 

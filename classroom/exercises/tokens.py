@@ -10,12 +10,12 @@ BLANKS = ["token_loss"]
 RUN = True
 
 HINTS = (
-    "rho = exp(logp - logp_old) says how much more likely the token is now than before the\n"
+    "rho = exp(logp - logp_old) says how much more likely the token is now than before the "
     "update. The loss is -A rho, made worse (never better) by clipping rho at 1 - clip, 1 + clip.",
-    "torch.maximum of -A rho and -A rho.clamp(1 - clip, 1 + clip). Where A < 0 that has no upper\n"
+    "torch.maximum of -A rho and -A rho.clamp(1 - clip, 1 + clip). Where A < 0 that has no upper "
     "end, so there it is at most -dual_clip A: torch.where(A < 0, torch.minimum(...), ...).",
-    "The weight w = exp(logp_old - logp_sampler), at most tis_cap, makes up for a sampler that is\n"
-    "not quite the trainer. It is a constant: .detach() it. Clamp both exponents to -20 .. 20, so\n"
+    "The weight w = exp(logp_old - logp_sampler), at most tis_cap, makes up for a sampler that is "
+    "not quite the trainer. It is a constant: .detach() it. Clamp both exponents to -20 .. 20, so "
     "that no token can make an infinity. Return the loss times w, one number a token.",
 )
 

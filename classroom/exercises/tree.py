@@ -11,15 +11,15 @@ BLANKS = ["tree_of"]
 RUN = True
 
 HINTS = (
-    "Write the prompt once, then answer after answer (in the order of `chosen`). What two answers\n"
-    "begin with stands in the sequence once. A token's position is its depth: every answer goes on\n"
+    "Write the prompt once, then answer after answer (in the order of `chosen`). What two answers "
+    "begin with stands in the sequence once. A token's position is its depth: every answer goes on "
     "from the prompt's end, wherever it stands in the sequence.",
-    "Walk each response with `at`, the place of the token before. The prediction made at `at` of\n"
-    "`token` has a number, predictions.setdefault((at, token), len(predictions)), and that number\n"
-    "goes into spread. Then the token itself is put behind: only if (at, token) has no place yet.\n"
+    "Walk each response with `at`, the place of the token before. The prediction made at `at` of "
+    "`token` has a number, predictions.setdefault((at, token), len(predictions)), and that number "
+    "goes into spread. Then the token itself is put behind: only if (at, token) has no place yet. "
     "The last token of a response is predicted and never fed.",
-    "Remember each token's parent. A token's descendants stand behind it up to ends[i]: begin with\n"
-    "i + 1, then from the back ends[parent] = max(ends[parent], ends[i]). sources and targets are\n"
+    "Remember each token's parent. A token's descendants stand behind it up to ends[i]: begin with "
+    "i + 1, then from the back ends[parent] = max(ends[parent], ends[i]). sources and targets are "
     "the keys of predictions, in order; answers are (g * len(group) + i, group[i]).",
 )
 
