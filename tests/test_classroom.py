@@ -24,7 +24,8 @@ def test_a_blank_is_said_and_keeps_signature_docstring_and_three_hints(name):
         blank = sources.source(text, function)
         ours = sources.source(course.reference(exercise.FILE), function)
         assert blank.split("\n")[0] == ours.split("\n")[0]
-        assert [f"Hint {i}. " in blank for i in (1, 2, 3, 4)] == [True, True, True, False]
+        hints = [f"Hint {i}. " in blank for i in (1, 2, 3, 4)]
+        assert hints == ([True, True, True, False] if function == exercise.BLANKS[0] else [False] * 4)
     (what, right, sentence), = judge.grade(exercise, text)
     assert not right and "still blank" in sentence
 

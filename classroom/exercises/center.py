@@ -10,10 +10,10 @@ BLANKS = ["center"]
 RUN = True
 
 HINTS = (
-    "r has one row for each question and one column for each answer to it. "
-    "The group of an answer is its row.",
-    "Take the mean over the columns, and keep that dimension (keepdim=True) so that "
-    "it can be taken away from every answer of its row.",
+    "r has one row for each question and one column for each answer to it. The group of an answer "
+    "is its row.",
+    "Take the mean over the columns, and keep that dimension (keepdim=True) so that it can be "
+    "taken away from every answer of its row.",
     "Compute in float64 (r.double()) and return what like_input(A_sol, r) gives. A row whose "
     "rewards are all equal must come out as exact zeros: masked_fill with all_equal(r)[:, None]. "
     "checked(r, \"rewards\") refuses what is not a finite table.",
@@ -26,8 +26,8 @@ MISTAKES = (
         ("center", "r.double() - r.double().mean(dim=1, keepdim=True)",
          "r.double().mean(dim=1, keepdim=True) - r.double()")),
     mistake(
-        "the mean is taken over the questions (dim=0): an answer is compared with other questions' "
-        "answers, so easy questions look good and hard ones bad; a group is a row",
+        "the mean is taken over the questions (dim=0): an answer is compared with other "
+        "questions' answers, so easy questions look good and hard ones bad; a group is a row",
         ("center", "r.double().mean(dim=1, keepdim=True)",
          "r.double().mean(dim=0, keepdim=True)")),
     mistake(
@@ -37,8 +37,9 @@ MISTAKES = (
          "r.double() - r.double().mean()"),
         ("center", ".masked_fill(all_equal(r)[:, None], 0.0)", "")),
     mistake(
-        "it is divided by the standard deviation, as GRPO does: a question of which 1 in 8 answers "
-        "is right then weighs more than one of which half are; Dr. GRPO and this paper do not",
+        "it is divided by the standard deviation, as GRPO does: a question of which 1 in 8 "
+        "answers is right then weighs more than one of which half are; Dr. GRPO and this paper do "
+        "not",
         ("center", "r.double() - r.double().mean(dim=1, keepdim=True)",
          "(r.double() - r.double().mean(dim=1, keepdim=True))"
          " / (r.double().std(dim=1, keepdim=True) + 1e-6)")),

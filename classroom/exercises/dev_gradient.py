@@ -9,8 +9,9 @@ BLANKS = ["dev_gradient"]
 RUN = True
 
 HINTS = (
-    "A group whose answers are all right or all wrong has A = 0 everywhere, so it has no gradient: "
-    "kept_groups(answers, A_sol) gives the (g, group) pairs that have one. None left: return None.",
+    "A group whose answers are all right or all wrong has A = 0 everywhere, so it has no "
+    "gradient: kept_groups(answers, A_sol) gives the (g, group) pairs that have one. None left: "
+    "return None.",
     "gradient(solver, kept, A_sol, denominator, cfg, what=\"g_dev\") does the backward passes. "
     "The denominator is N_dev Tbar_dev: how many answers the kept groups have in all, times their "
     "mean length in tokens, mean_length(groups).",
@@ -35,8 +36,7 @@ MISTAKES = (
         ("dev_gradient", "groups = [group for _, group in kept]", "groups = answers")),
     mistake(
         "the sign is turned: it is the gradient of a loss, so a step against it makes right "
-        "answers "
-        "more likely",
+        "answers more likely",
         ("dev_gradient", "A_sol, N_dev", "-A_sol, N_dev")),
     mistake(
         "it is clipped to the norm of an update: g_dev and g_q are never clipped",

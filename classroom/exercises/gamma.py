@@ -22,12 +22,12 @@ NEW = "beta2 * v + (1 - beta2) * g ** 2"
 END = "g / ((v_new / (1 - beta2 ** (k + 1))).sqrt() + eps)"
 MISTAKES = (
     mistake(
-        "v is changed in place: scoring a question must leave the solver's AdamW as it was, or the "
-        "order of the questions decides their scores",
+        "v is changed in place: scoring a question must leave the solver's AdamW as it was, or "
+        "the order of the questions decides their scores",
         ("Gamma", f"v_new = {NEW}", "v_new = v.mul_(beta2).add_((1 - beta2) * g ** 2)")),
     mistake(
-        "the bias correction is that of the last step (k), not of the step that would come (t = "
-        "k + 1); on the first step it divides by zero",
+        "the bias correction is that of the last step (k), not of the step that would come (t = k "
+        "+ 1); on the first step it divides by zero",
         ("Gamma", "(k + 1)", "k")),
     mistake(
         "the old v is used: the question's own square is not in it, and with no history (v = 0) "

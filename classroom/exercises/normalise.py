@@ -10,31 +10,31 @@ BLANKS = ["two_sigmas", "dugrpo"]
 RUN = True
 
 HINTS = (
-    "Two functions: two_sigmas is the formula on ready numbers; dugrpo makes them from s. "
-    "A group is a document's n drafts, a row of s. Documents whose scores are all equal say "
-    "nothing: they get zeros, and are not in sigma_B.",
-    "In dugrpo: x = s.double(); alive = ~all_equal(s); centred = x - its row means; "
-    "sigma (D, 1) is the unbiased std of each living row and 0 for the others; sigma_B is the "
-    "mean of sigma over the living rows alone.",
-    "Begin with checked(s, \"scores\") and a ValueError for a mode that is not in ADVANTAGES; "
-    "if no document is alive return zeros (like_input(x.new_zeros(x.shape), s)). End with "
-    "A = ADVANTAGES[mode](centred, sigma, sigma_B, eps), masked_fill the rows that are not alive "
-    "with 0, and return like_input(A, s).",
+    "Two functions: two_sigmas is the formula on ready numbers; dugrpo makes them from s. A group "
+    "is a document's n drafts, a row of s. Documents whose scores are all equal say nothing: they "
+    "get zeros, and are not in sigma_B.",
+    "In dugrpo: x = s.double(); alive = ~all_equal(s); centred = x - its row means; sigma (D, 1) "
+    "is the unbiased std of each living row and 0 for the others; sigma_B is the mean of sigma "
+    "over the living rows alone.",
+    "Begin with checked(s, \"scores\") and a ValueError for a mode that is not in ADVANTAGES; if "
+    "no document is alive return zeros (like_input(x.new_zeros(x.shape), s)). End with A = "
+    "ADVANTAGES[mode](centred, sigma, sigma_B, eps), masked_fill the rows that are not alive with "
+    "0, and return like_input(A, s).",
 )
 
 DIVISION = "centred / (sigma + sigma_B + eps)"
 MISTAKES = (
     mistake(
-        "only sigma_d is in the denominator: that is GRPO; a document whose scores differ by noise "
-        "alone then weighs as much as one with real differences",
+        "only sigma_d is in the denominator: that is GRPO; a document whose scores differ by "
+        "noise alone then weighs as much as one with real differences",
         ("two_sigmas", DIVISION, "centred / (sigma + eps)")),
     mistake(
         "only sigma_B is in the denominator: every document is on one scale, and the one with the "
         "widest scores drives the update",
         ("two_sigmas", DIVISION, "centred / (sigma_B + eps)")),
     mistake(
-        "nothing is divided: influence scores are a few hundredths, and the generator would hardly "
-        "move",
+        "nothing is divided: influence scores are a few hundredths, and the generator would "
+        "hardly move",
         ("two_sigmas", DIVISION, "centred")),
     mistake(
         "the standard deviation is the population's (divided by n), not the sample's (n - 1)",

@@ -15,11 +15,10 @@ HINTS = (
     "dots, similarity of one question (Gamma first where cfg.similarity begins with "
     "\"preconditioned\"), plain_scores of all of them.",
     "A model is one long vector: the cosine is over all tensors together, so add the dots up "
-    "before "
-    "dividing. Floor the norms at 1e-12. In similarity each tensor has its own (v, k) in moments.",
+    "before dividing. Floor the norms at 1e-12. In similarity each tensor has its own (v, k) in "
+    "moments.",
     "plain_scores: zeros for groups without a gradient (kept_groups), Tbar = mean_length of all "
-    "kept "
-    "groups, one number for the whole batch; g_q = gradient(solver, [(q, group)], A_sol, "
+    "kept groups, one number for the whole batch; g_q = gradient(solver, [(q, group)], A_sol, "
     "len(group) * Tbar, cfg); moments = [second_moment(solver.optimizer, p) for p in params].",
 )
 
@@ -51,8 +50,7 @@ MISTAKES = (
         ("plain_scores", "len(group) * Tbar", "len(group) * mean_length([group])")),
     mistake(
         "g_q is not divided by its number of tokens (m Tbar): beside so large a g_q^2 the history "
-        "v "
-        "no longer counts",
+        "v no longer counts",
         ("plain_scores", "len(group) * Tbar", "1.0")),
     mistake(
         "the sign is turned: both are gradients of losses, so a question that points where g_dev "

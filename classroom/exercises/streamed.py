@@ -13,15 +13,12 @@ RUN = True
 HINTS = (
     "A question may need several backward passes; its gradient adds up in p.grad, and is complete "
     "only in the last. arm() says: the next pass is the last. take(p) is called by torch whenever "
-    "a "
-    "pass has added to p.grad.",
+    "a pass has added to p.grad.",
     "take: nothing unless self.armed. Else self.sums += self.pieces.of_whole(p, "
-    "shard.local(p.grad)) "
-    "and drop the gradient, p.grad = None: that is what saves the memory.",
+    "shard.local(p.grad)) and drop the gradient, p.grad = None: that is what saves the memory.",
     "finish: a parameter that only earlier passes touched still has a .grad: take it now. The "
-    "three "
-    "sums are self.pieces.total(self.sums)[:, 0]. Then disarm and empty self.sums for the next "
-    "question, or its sums hold this one's.",
+    "three sums are self.pieces.total(self.sums)[:, 0]. Then disarm and empty self.sums for the "
+    "next question, or its sums hold this one's.",
 )
 
 MISTAKES = (
@@ -41,8 +38,8 @@ MISTAKES = (
         "it stays armed after finish: the next question's first pass is taken for its last",
         ("Streaming.finish", "self.armed, self.sums = False, []", "self.sums = []")),
     mistake(
-        "a tensor that only an earlier pass touched is left out, and its gradient goes to the next "
-        "question",
+        "a tensor that only an earlier pass touched is left out, and its gradient goes to the "
+        "next question",
         ("Streaming.finish", "            if p.grad is not None:",
          "            if False:")),
 )

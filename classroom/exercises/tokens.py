@@ -23,8 +23,8 @@ CLIPPED = "torch.maximum(-A * rho, -A * rho.clamp(1 - clip, 1 + clip))"
 DUAL = "torch.where(A < 0, torch.minimum(loss, -dual_clip * A), loss)"
 MISTAKES = (
     mistake(
-        "the smaller of the two is taken: the paper's min is of objectives, and a loss is minus an "
-        "objective, so it is max here; with min the clip rewards going too far",
+        "the smaller of the two is taken: the paper's min is of objectives, and a loss is minus "
+        "an objective, so it is max here; with min the clip rewards going too far",
         ("token_loss", CLIPPED, CLIPPED.replace("maximum", "minimum"))),
     mistake(
         "the sign is turned: a loss goes down when a token with A > 0 becomes more likely",

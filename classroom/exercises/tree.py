@@ -12,15 +12,15 @@ RUN = True
 
 HINTS = (
     "Write the prompt once, then answer after answer (in the order of `chosen`). What two answers "
-    "begin with stands in the sequence once. A token's position is its depth: every answer goes on "
-    "from the prompt's end, wherever it stands in the sequence.",
+    "begin with stands in the sequence once. A token's position is its depth: every answer goes "
+    "on from the prompt's end, wherever it stands in the sequence.",
     "Walk each response with `at`, the place of the token before. The prediction made at `at` of "
     "`token` has a number, predictions.setdefault((at, token), len(predictions)), and that number "
     "goes into spread. Then the token itself is put behind: only if (at, token) has no place yet. "
     "The last token of a response is predicted and never fed.",
-    "Remember each token's parent. A token's descendants stand behind it up to ends[i]: begin with "
-    "i + 1, then from the back ends[parent] = max(ends[parent], ends[i]). sources and targets are "
-    "the keys of predictions, in order; answers are (g * len(group) + i, group[i]).",
+    "Remember each token's parent. A token's descendants stand behind it up to ends[i]: begin "
+    "with i + 1, then from the back ends[parent] = max(ends[parent], ends[i]). sources and "
+    "targets are the keys of predictions, in order; answers are (g * len(group) + i, group[i]).",
 )
 
 MISTAKES = (
@@ -43,8 +43,8 @@ MISTAKES = (
         "saved; look a token up by (at, token) before putting it down",
         ("tree_of", "if (at, token) not in places:", "if True:")),
     mistake(
-        "predictions are made at the token itself and not at the one before it: the model would be "
-        "asked for a word it has just been told",
+        "predictions are made at the token itself and not at the one before it: the model would "
+        "be asked for a word it has just been told",
         ("tree_of", "sources, targets = map(list, zip(*predictions))",
          "sources, targets = map(list, zip(*predictions))\n"
          "    sources = [min(s + 1, len(ids) - 1) for s in sources]")),
