@@ -25,7 +25,8 @@ def test_a_blank_is_said_and_keeps_signature_docstring_and_three_hints(name):
         ours = sources.source(course.reference(exercise.FILE), function)
         assert blank.split("\n")[0] == ours.split("\n")[0]
         hints = [f"Hint {i}. " in blank for i in (1, 2, 3, 4)]
-        assert hints == ([True, True, True, False] if function == exercise.BLANKS[0] else [False] * 4)
+        first = function == exercise.BLANKS[0]
+        assert hints == [first, first, first, False]
     (what, right, sentence), = judge.grade(exercise, text)
     assert not right and "still blank" in sentence
 
