@@ -292,8 +292,8 @@ class Walk:
         return Section(
             "Both updates, and what they did",
             f"Steps of AdamW: {self.generator_step['steps']} of the generator's, "
-            f"{self.solver_step['steps']} of the solver's. Right answers to the dev questions: {accuracy[0]:.1f} % "
-            f"before, {accuracy[1]:.1f} % after, with the same random numbers.",
+            f"{self.solver_step['steps']} of the solver's. Right answers to the dev questions: "
+            f"{accuracy[0]:.1f} % before, {accuracy[1]:.1f} % after, with the same random numbers.",
             [line(train.train, "generator_step = update"),
              line(train.train, "solver_step = update")],
             [("table", "log-prob of the whole text",
