@@ -70,8 +70,9 @@ def html_block(block):
 
 def html_row(row):
     cells = []
-    for x in row:
-        number = str(x)[:1] in "+-0123456789" and len(str(x)) < 16
+    for i, x in enumerate(row):
+        # the first column names the row
+        number = i > 0 and str(x)[:1] in "+-0123456789" and len(str(x)) < 16
         cells.append(f'<td class="n">{escape(str(x))}</td>' if number
                      else f"<td>{escape(str(x))}</td>")
     return f"<tr>{''.join(cells)}</tr>"
