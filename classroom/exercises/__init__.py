@@ -10,13 +10,14 @@
     MISTAKES        (sentence, our function with that fault)
 """
 from classroom.exercises import (
-    center, dev_gradient, gamma, learnability, normalise, plain, streamed, tokens, tree)
+    center, dev_gradient, gamma, keyed, learnability, normalise, plain, streamed, tokens, tree)
 
 EXERCISES = {exercise.NAME: exercise for exercise in (
     center,
     normalise,
     tokens,
     learnability,
+    keyed,
     tree,
     gamma,
     dev_gradient,
