@@ -10,24 +10,24 @@ BLANKS = ["choose"]
 RUN = True
 
 HINTS = (
-    "u is the row's own uniform number, so that a row's text does not depend on the rows beside it. "
-    "Lay the probabilities of the V words end to end on a line from 0 to 1: the word in whose piece "
-    "u falls is drawn.",
+    "u is the row's own uniform number, so that a row's text does not depend on the rows beside "
+    "it. Lay the probabilities of the V words end to end on a line from 0 to 1: the word in whose "
+    "piece u falls is drawn.",
     "Divide the logits by the temperature, log_softmax over the last dimension, exp, cumsum, and "
     "torch.searchsorted(mass, point, right=True). Temperature 0 is argmax, with log-probs at "
     "temperature 1.",
     "top_k and top_p only change which words are drawn from: p = truncated(p, top_p, top_k) if "
     "either is set (then p no longer adds up to 1, so point = u * mass[:, -1:]). The log-prob "
     "returned is that of the whole distribution at the temperature. Rounding must not pick a word "
-    "of probability 0: see what truncated returns.",
+    "of probability 0: take the minimum of what was found and the last word with p > 0.",
 )
 
 LOGP = "logp = torch.log_softmax(logits.float() / temperature, dim=-1)"
 SEARCH = "torch.searchsorted(mass, point, right=True)[:, 0]"
 MISTAKES = (
     mistake(
-        "the likeliest word is taken whatever u is: that is greedy, and all n drafts of a document "
-        "would be the same",
+        "the likeliest word is taken whatever u is: that is greedy, and all n drafts of a "
+        "document would be the same",
         ("choose", SEARCH, "p.argmax(dim=-1)")),
     mistake(
         "the logits are multiplied by the temperature; dividing by 0.7 makes a distribution "
@@ -46,8 +46,8 @@ MISTAKES = (
         "point is not scaled by the mass that top_p and top_k left: u beyond it falls off the line",
         ("choose", "u.to(mass.dtype)[:, None] * mass[:, -1:]", "u.to(mass.dtype)[:, None]")),
     mistake(
-        "the words are drawn from the far end (1 - u): fair too, but not the numbers that belong to "
-        "this seed",
+        "the words are drawn from the far end (1 - u): fair too, but not the numbers that belong "
+        "to this seed",
         ("choose", "u.to(mass.dtype)[:, None]", "(1 - u).to(mass.dtype)[:, None]")),
 )
 
