@@ -10,7 +10,8 @@
     MISTAKES        (sentence, our function with that fault)
 """
 from classroom.exercises import (
-    center, dev_gradient, gamma, keyed, learnability, normalise, plain, streamed, tokens, tree)
+    center, dev_gradient, gamma, keyed, learnability, normalise, plain, streamed, tokens, tree,
+    update)
 
 EXERCISES = {exercise.NAME: exercise for exercise in (
     center,
@@ -23,4 +24,5 @@ EXERCISES = {exercise.NAME: exercise for exercise in (
     dev_gradient,
     plain,
     streamed,
+    update,
 )}

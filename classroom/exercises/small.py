@@ -59,13 +59,22 @@ def plain_gradient(policy, groups, A, denominator, cfg):
     total = [torch.zeros_like(p) for p in policy.params]
     for group, row in zip(groups, A):
         for rollout, a in zip(group, row):
-            ids = torch.tensor([rollout.prompt + rollout.response])
-            logits = policy.model(input_ids=ids, use_cache=False).logits[0]
-            start = len(rollout.prompt) - 1
-            logp = torch.log_softmax(logits / cfg.temperature, dim=-1)
-            logp = logp[torch.arange(start, ids.shape[1] - 1), rollout.response]
+            logp = logps(policy, rollout, cfg)
             w = (logp.detach() - torch.tensor(rollout.logp)).exp().clamp(max=cfg.tis_cap)
             loss = (-a * w * logp).sum() / denominator
             found = torch.autograd.grad(loss, policy.params, allow_unused=True)
             total = [x if g is None else x + g for x, g in zip(total, found)]
     return total
+
+
+def logps(policy, rollout, cfg):
+    """(tokens,) log-probs of one response, one sequence through the model."""
+    ids = torch.tensor([rollout.prompt + rollout.response])
+    logits = policy.model(input_ids=ids, use_cache=False).logits[0]
+    start = len(rollout.prompt) - 1
+    logp = torch.log_softmax(logits / cfg.temperature, dim=-1)
+    return logp[torch.arange(start, ids.shape[1] - 1), rollout.response]
+
+
+def names(policy):
+    return [name for name, p in policy.model.named_parameters() if p.requires_grad]

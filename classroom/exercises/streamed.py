@@ -76,12 +76,7 @@ def answers_loss(policy, group, A, half, cfg):
     """Half of a question's answers, the plain way."""
     total = 0.0
     for rollout, a in list(zip(group, A))[2 * half:2 * half + 2]:
-        ids = torch.tensor([rollout.prompt + rollout.response])
-        logits = policy.model(input_ids=ids, use_cache=False).logits[0]
-        logp = torch.log_softmax(logits / cfg.temperature, dim=-1)
-        start = len(rollout.prompt) - 1
-        chosen = logp[torch.arange(start, ids.shape[1] - 1), rollout.response]
-        total = total - a * chosen.sum() / 20.0
+        total = total - a * small.logps(policy, rollout, cfg).sum() / 20.0
     return total
 
 

@@ -82,16 +82,8 @@ def oracle(m):
         # the file's own Tree, so that the engine reads it
         with torch.no_grad():
             found = tree_logps(policy, [tree], cfg.temperature, cfg)
-            expected = torch.cat([one_by_one(policy, x, cfg) for x in group])
+            expected = torch.cat([small.logps(policy, x, cfg) for x in group])
         expect(found, expected, "log-probs of a group of four through the tree", tolerance=1e-4)
-
-
-def one_by_one(policy, rollout, cfg):
-    ids = torch.tensor([rollout.prompt + rollout.response])
-    logits = policy.model(input_ids=ids, use_cache=False).logits[0]
-    logp = torch.log_softmax(logits / cfg.temperature, dim=-1)
-    start = len(rollout.prompt) - 1
-    return logp[torch.arange(start, ids.shape[1] - 1), rollout.response]
 
 
 def probe(m):
