@@ -178,32 +178,38 @@ class Config:
     # ---------------------------------------------------------------- extensions
     # what the authors studied beside the method, explained in extensions.py; all off by default
     train_on: str = f(
-        "generated", "what the solver learns from; dev: as many dev questions as there would be "
-        "drafts, no generator (a baseline); file: as many of --questions")
+        "generated", "what the solver learns from; dev: its answers to the dev questions, no "
+        "generator (a baseline); file: as many of --questions as there would be drafts")
     questions: str | None = f(
         None, "for train_on file: questions written beforehand, a question file or the "
         "questions.jsonl of a run")
     question_type: str = f(
         "multiple_choice", "what the generator is asked to write", "", "multiple_choice")
     seed_questions: int = f(
-        0, "dev questions shown to the generator in place of a document; 0: documents")
+        0, "dev questions of a bundle in place of a document; the generator is shown all but one; "
+        "0: documents", "", "off (4 when on)")
     rlvr: str | None = f(
         None, "verifiable problems that join the solver's batch (hybrid RLVR), a question file")
     rlvr_per_step: int = f(0, "how many of them in an iteration")
     unboxed_penalty: float = f(
-        0.0, "taken from an answer that ends by itself without a box, in g_dev, g_q and the "
-        "solver's update; 0: off", "", "off (0.5 with RLVR)")
+        0.0, "taken from an answer that ends with the tokenizer's EOS and has no box, in the "
+        "solver's update alone; 0: off", "", "off (0.5 with RLVR)")
     dev_ema: float = f(
         0.0, "share of the old g_dev kept from iteration to iteration; 0: off", "",
         "off (0.9 when on)")
     dev_refresh: int = f(
         0, "iterations between replacements of the hardest and easiest tenth of the dev questions; "
-        "0: off", "R")
+        "0: off", "R", "off (10 when on, of 150 dev questions)")
     dev_pool: str | None = f(
         None, "for dev_refresh: where the new dev questions come from, a question file")
-    gate_std: float = f(
-        0.0, "least standard deviation of a question's rewards for it to earn its influence; "
-        "0: off")
+    gate_share: float = f(
+        0.0, "share of the documents, those whose scores differ most, whose questions earn their "
+        "influence; the others' earn 0; 0: off", "gamma", "off (0.2 when on)")
+    gate_tau: float | None = f(
+        None, "instead: the standard deviation that a document's scores must exceed", "tau", "off")
+    gate_tau_max: float | None = f(
+        None, "for gate_share: what the standard deviation need not exceed more than", "tau_max",
+        "off")
     solver_keep: str = f(
         "all", "questions the solver learns from: all, those with the top scores, or random ones")
     keep_per_doc: int = f(0, "for solver_keep: how many of each document; 0: see keep_share")

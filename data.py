@@ -47,7 +47,8 @@ def run_script(main, stopped=None):
 class Document:
     doc_id: str
     content: str
-    seeds: tuple = ()     # dev questions that stand here instead of a text (extensions.py)
+    # where dev questions stand here instead of a text: what no draft may repeat (engine/pools.py)
+    seeds: frozenset = frozenset()
 
 
 @dataclass
@@ -93,13 +94,14 @@ class Answered:
     questions: list     # (Q,)
     answers: list       # (Q, m) rollouts
     r: object           # (Q, m) tensor: 1 right, 0 wrong, nan unknown
-    A: object           # (Q, m) tensor: A_sol
+    A: object           # (Q, m) tensor: A_sol, in g_dev and g_q
     boxed: object       # (Q, m) tensor: is anything in a box
+    A_update: object    # (Q, m) tensor: A_sol in the solver's update (solver.py)
 
     def __getitem__(self, part):
         """Some of the questions, or one of them with its own."""
         return Answered(self.questions[part], self.answers[part], self.r[part], self.A[part],
-                        self.boxed[part])
+                        self.boxed[part], self.A_update[part])
 
 
 @dataclass
@@ -156,7 +158,9 @@ def keep_fitting(items, n_tokens, limit, what):
     """Items whose prompt fits -> (kept, number left out). Raises InputError if none fits.
 
     n_tokens(item) is the length of the item's whole prompt, chat template included; what names the
-    items in the message. The caller prints the count: nothing is skipped in silence.
+    items in the message. The caller prints the count: nothing is skipped in silence. Before the
+    stream begins, so that every iteration has D documents; the released code drops them inside the
+    batch.
 
     >>> keep_fitting(["a b", "a b c d", "a"], count_words, limit=3, what="documents")
     (['a b', 'a'], 1)

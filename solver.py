@@ -6,6 +6,7 @@
     answers             (Q, m)    rollouts
     r         r         (Q, m)    1 where the answer is the question's key, else 0
     A         A_sol     (Q, m)    the answer's advantage over the others to the same question
+    A_update            (Q, m)    the same in the solver's own update: with hybrid RLVR's penalty
 
 An answer with nothing in a box scores 0 and stays. Multiple choice is checked by letter, free-form
 answers by math-verify (engine/verify.py). For a generated question the key is the generator's own:
@@ -46,7 +47,12 @@ def solve(solver, questions, t, stage, cfg, verifier):
     seed_words = (cfg.seed, t, "solver", stage)
     answers = answer_questions(solver, questions, cfg.answers_per_question, seed_words, cfg, stage)
     r = shared_rewards(questions, answers, verifier)
-    return Answered(questions, answers, r, advantages(answers, r, cfg), boxed(answers, r))
+    found, A = boxed(answers, r), advantages(r)
+    A_update = A
+    if cfg.unboxed_penalty:
+        quit_early = ended(answers, r, solver.tokenizer.eos_token_id) & ~found      # (Q, m)
+        A_update = advantages(r - cfg.unboxed_penalty * quit_early)
+    return Answered(questions, answers, r, A, found, A_update)
 
 
 def answer_questions(solver, questions, m, seed_words, cfg, what="answers", **sampling):
@@ -98,21 +104,31 @@ def settled(r):
     return torch.where(unknown, torch.zeros_like(r), r)
 
 
-def advantages(answers, r, cfg):
-    """(Q, m) answers and their rewards -> (Q, m) A_sol, for the update, g_dev and g_q alike.
+def advantages(r):
+    """(Q, m) rewards -> (Q, m) A_sol. Zeros where a reward is unknown."""
+    return center(settled(r)) if len(r) else r
 
-    Zeros where a reward is unknown. cfg.unboxed_penalty (hybrid RLVR, 0.5 with the authors): an
-    answer that ended by itself without any box gets minus that instead of 0. One that was cut at
-    the length limit keeps its 0: it had no chance.
+
+def ended(answers, r, eos):
+    """(Q, m) answers, (Q, m) r -> (Q, m) booleans: is the last token the tokenizer's end of text.
+
+    With nothing in a box that is the mid-EOS of hybrid RLVR, which costs cfg.unboxed_penalty in the
+    solver's update, and there alone: g_dev and g_q ask what is right, not what is finished. An
+    answer that was cut at the length limit, or that ended its turn by another token, costs nothing.
     """
-    if not len(r):
-        return r
-    if cfg.unboxed_penalty:
-        finished = [answer.finished for answer in chain.from_iterable(answers)]
-        finished = torch.tensor(finished).view_as(r)                                # (Q, m)
-        penalised = finished & ~boxed(answers, r)                                   # (Q, m)
-        r = r.masked_fill(penalised, -cfg.unboxed_penalty)
-    return center(settled(r))
+    last = [answer.response[-1] == eos for answer in chain.from_iterable(answers)]
+    return torch.tensor(last, dtype=torch.bool).view_as(r)
+
+
+def documents_of(slots, groups):
+    """(Q,) slots, the G groups the solver trains on -> (G,) the document of each, for
+    policy.spread: its place in the batch, since a document can appear twice where an epoch ends.
+
+    None for what nobody drafted (problems, dev questions, those of a file): together they count as
+    one document, which spreads problems over all mini-batches and leaves the order of the others.
+    """
+    documents = [d for d, _ in slots]
+    return documents + [None] * (len(groups) - len(documents))
 
 
 # ---------------------------------------------------------------- what an answer gave

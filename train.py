@@ -45,6 +45,7 @@ from engine import checkpoint, ranks, room
 from engine.log import Clock, Log
 from engine.models import device_of
 from engine.overlap import Overlap
+from engine.pools import unlike
 from engine.readers import load_documents, load_questions
 from engine.spelling import check_spelling, unreadable
 from engine.verify import Verifier
@@ -52,7 +53,7 @@ from evaluate import accuracy
 from generator import valid_questions, write_questions
 from influence import dev_gradient, influence_scores, norm
 from policy import Policy, take_turns, update
-from solver import solve
+from solver import documents_of, solve
 
 
 def train(cfg):
@@ -104,7 +105,7 @@ def train(cfg):
             g_dev = study.g_dev(dev_gradient(solver, dev.answers, dev.A, cfg))
             s_hat, own_share = influence_scores(
                 solver, solved.answers, solved.A, g_dev, cfg)
-            s_hat = study.s_hat(s_hat, solved.r)  # (Q,)
+            s_hat = study.s_hat(s_hat, slots)  # (Q,)
             # without a g_dev nobody is paid
             score = s_hat if g_dev is not None else None
             measured = dict(s_hat=s_hat, own_share=own_share, g_dev_norm=norm(g_dev))
@@ -122,17 +123,18 @@ def train(cfg):
         generator_step = update(generator, written, A_gen, cfg)
 
         # 6. The solver learns from its answers,
-        #    paid by correctness.
+        #    paid by correctness. Each mini-batch holds
+        #    questions of as many documents as it can.
         clock.begin("update_solver")
-        kept = study.kept(slots, score, Q, t)  # (Q,)
-        A_sol = study.only(kept, answered.A)  # (Q, m), and the problems'
-        solver_step = update(solver, answered.answers, A_sol, cfg)
+        kept = study.kept(slots, score, solved, t)  # (Q,)
+        learnt, A_sol = study.batch(kept, answered, dev)
+        origin = documents_of(slots, learnt)
+        solver_step = update(
+            solver, learnt, A_sol, cfg, origin)
 
         # What came of it. Now and then the solver is tested.
         clock.begin("evaluate")
-        tested = None
-        if due(t, cfg.eval_every, cfg):
-            tested = evaluate(solver, test, t, cfg, verifier)
+        tested = evaluate(solver, test, t, cfg, verifier)
         clock.end()
         log.iteration(Found(
             t, dev, drafts, slots, solved, answered[Q:], score, A_gen, kept,
@@ -187,11 +189,11 @@ def due(t, every, cfg):
 
 
 def evaluate(solver, test, t, cfg, verifier):
-    """Accuracy on the test questions at the present weights, or None without a test set.
+    """Accuracy on the test questions at the present weights, or None where it is not due.
 
     Nothing trains on it.
     """
-    if not test:
+    if not test or not due(t, cfg.eval_every, cfg):
         return None
     seed_words = cfg.seed, t, "solver", "test"
     return accuracy(solver, test, cfg.eval_samples, seed_words, cfg, verifier, what="test answers")
@@ -233,7 +235,7 @@ def load_data(cfg, solver, generator, log):
     def questions_of(name, load=load_questions, known=()):
         path = getattr(cfg, name)
         everything = load(path) if path else []
-        new = extensions.unlike(known, everything)
+        new = unlike(known, everything)
         log.say(unreadable(solver.tokenizer, new, path))
         questions, skipped = keep_fitting(new, length, cfg.max_prompt_tokens, f"{name} questions")
         copies = f", {len(everything) - len(new)} as dev questions" if known else ""

@@ -386,9 +386,10 @@ AT_LEAST_1 = (
 AT_LEAST_0 = (
     "seed", "top_k", "eval_top_k", "save_every", "show_every", "threads", "solver_lr",
     "generator_lr", "weight_decay", "seed_questions", "rlvr_per_step", "unboxed_penalty",
-    "dev_refresh", "gate_std", "keep_per_doc")
+    "dev_refresh", "gate_share", "keep_per_doc")
 ABOVE_0 = ("temperature", "eval_temperature", "adam_eps", "grad_clip", "tis_cap")
 BELOW_1 = ("beta1", "dev_ema")
+MAYBE_0 = ("gate_tau", "gate_tau_max")
 SHARES = ("top_p", "eval_top_p", "vllm_memory", "keep_share")
 
 
@@ -434,6 +435,9 @@ def check_ranges(cfg):
         need(cfg, name, 0 <= getattr(cfg, name) < 1, "a number from 0 to below 1")
     # influence.scaled_Gamma divides by it
     need(cfg, "beta2", 0 < cfg.beta2 < 1, "a number between 0 and 1")
+    for name in MAYBE_0:
+        value = getattr(cfg, name)
+        need(cfg, name, value is None or value >= 0, "0 or more, or none")
     for name in SHARES:
         need(cfg, name, 0 < getattr(cfg, name) <= 1, "a number above 0 and up to 1")
 
@@ -450,8 +454,9 @@ def check_training(cfg):
          "all or random beside reward = 'fixed', which gives no scores")
     need(cfg, "seed_questions", drafts or not cfg.seed_questions,
          f"0 {beside}, where nothing is drafted")
-    need(cfg, "gate_std", not cfg.gate_std or cfg.reward == "influence",
-         "0 unless reward = 'influence'")
+    need(cfg, "seed_questions", cfg.seed_questions != 1,
+         "0, or at least 2: one of a bundle is never shown")
+    check_gate(cfg)
 
     partners = {"questions": ("train_on", cfg.train_on == "file"),
                 "rlvr": ("rlvr_per_step", cfg.rlvr_per_step > 0),
@@ -460,6 +465,16 @@ def check_training(cfg):
         expected = "a file" if wanted else "none"
         need(cfg, name, bool(getattr(cfg, name)) == wanted,
              f"{expected} beside {partner} = {getattr(cfg, partner)!r}")
+
+
+def check_gate(cfg):
+    gated = cfg.reward == "influence"
+    need(cfg, "gate_share", not cfg.gate_share or gated, "0 unless reward = 'influence'")
+    need(cfg, "gate_share", cfg.gate_share <= 1, "at most 1")
+    need(cfg, "gate_tau", cfg.gate_tau is None or gated, "none unless reward = 'influence'")
+    need(cfg, "gate_tau", cfg.gate_tau is None or not cfg.gate_share, "none beside gate_share")
+    need(cfg, "gate_tau_max", cfg.gate_tau_max is None or cfg.gate_share,
+         "none unless there is a gate_share")
 
 
 def check_sizes(cfg):

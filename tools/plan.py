@@ -142,6 +142,11 @@ def update_stage(name, role, kind, p):
                  through=sum(x.tokens for x in found), flops=flops, moved=moved, seconds=seconds)
 
 
+def update_solver_stage(p):
+    kind = "dev" if p.cfg.train_on == "dev" else "answer"
+    return update_stage("update_solver", "solver", kind, p)
+
+
 def influence_stage(p):
     if p.cfg.reward != "influence":
         return Stage("influence")
@@ -204,7 +209,7 @@ STAGES = {
     "answer": partial(sampling_stage, "answer", "solver", "answer"),
     "influence": influence_stage,
     "update_generator": partial(update_stage, "update_generator", "generator", "draft"),
-    "update_solver": partial(update_stage, "update_solver", "solver", "answer"),
+    "update_solver": update_solver_stage,
     "evaluate": partial(sampling_stage, "evaluate", "solver", "test"),
     "checkpoint": checkpoint_stage,
 }
