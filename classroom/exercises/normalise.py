@@ -12,14 +12,13 @@ RUN = True
 HINTS = (
     "Two functions: two_sigmas is the formula on ready numbers; dugrpo makes them from s. A group "
     "is a document's n drafts, a row of s. Documents whose scores are all equal say nothing: they "
-    "get zeros, and are not in sigma_B.",
-    "In dugrpo: x = s.double(); alive = ~all_equal(s); centred = x - its row means; sigma (D, 1) "
-    "is the unbiased std of each living row and 0 for the others; sigma_B is the mean of sigma "
-    "over the living rows alone.",
-    "Begin with checked(s, \"scores\") and a ValueError for a mode that is not in ADVANTAGES; if "
-    "no document is alive return zeros (like_input(x.new_zeros(x.shape), s)). End with A = "
-    "ADVANTAGES[mode](centred, sigma, sigma_B, eps), masked_fill the rows that are not alive with "
-    "0, and return like_input(A, s).",
+    "get zeros, and are in no mean.",
+    "In dugrpo: x = s.double(), and alive = ~all_equal(s) says which rows count. Of those rows: "
+    "centred (D', n) is the row less its mean, sigma (D', 1) its unbiased std, sigma_B the mean "
+    "of sigma.",
+    "Begin with checked(s, \"scores\") and a ValueError for a mode that is not in ADVANTAGES. If "
+    "no document is alive return like_input(x.new_zeros(x.shape), s). Else A_gen is zeros, with "
+    "A_gen[alive] = ADVANTAGES[mode](centred, sigma, sigma_B, eps); return like_input(A_gen, s).",
 )
 
 DIVISION = "centred / (sigma + sigma_B + eps)"
@@ -43,15 +42,15 @@ MISTAKES = (
     mistake(
         "documents that are all equal are in sigma_B: their zeros make it smaller, the more of "
         "them there are",
-        ("dugrpo", "sigma[alive].mean()", "sigma.mean()")),
+        ("dugrpo", "sigma.mean()", "sigma.sum() / len(x)")),
     mistake(
         "sigma_B is the std of all scores of the batch: differences between documents, which no "
         "draft can help, are in it; it is the mean of the sigma_d",
-        ("dugrpo", "sigma[alive].mean()", "x.std()")),
+        ("dugrpo", "sigma.mean()", "x.std()")),
     mistake(
         "the mean is that of the batch and not of the document: drafts of a document that is easy "
         "to write from get A > 0 whatever they are",
-        ("dugrpo", "x - x.mean(dim=1, keepdim=True)", "x - x.mean()")),
+        ("dugrpo", "x[alive] - x[alive].mean(dim=1, keepdim=True)", "x[alive] - x.mean()")),
     mistake(
         "the two sigmas multiply; they are added",
         ("two_sigmas", DIVISION, "centred / (sigma * sigma_B + eps)")),
