@@ -23,7 +23,7 @@ from dugrpo import dugrpo, has_gradient
 from generator import valid_questions, write_questions
 from influence import Gamma, cosine, dev_gradient, dot, influence_scores, kept_groups, norm
 from policy import mean_length, old_logps, token_loss, update
-from solver import solve
+from solver import documents_of, solve
 
 
 @dataclass
@@ -87,14 +87,14 @@ class Walk:
     def influence_phase(self):
         """Step 4, streamed as in a run, and once more the plain way for one question."""
         cfg, solver = self.cfg, self.solver
-        if cfg.reward != "influence":
+        if [term.name for term in cfg.terms] != ["influence"]:
             raise InputError(f"--reward {cfg.reward}: the walk is through influence")
         self.g_dev = self.study.g_dev(dev_gradient(solver, self.dev.answers, self.dev.A, cfg))
         if self.g_dev is None:
             raise InputError("no dev question has right and wrong answers, so there is no g_dev; "
                              "walk through another iteration")
         s_hat, _ = influence_scores(solver, self.solved.answers, self.solved.A, self.g_dev, cfg)
-        self.s_hat = self.study.s_hat(s_hat, self.solved.r)
+        self.s_hat = self.study.s_hat(s_hat, self.slots)
 
         # the question that is looked at: the largest |s_hat| of the document
         own = [q for q, (d, _) in enumerate(self.slots) if d == self.document]
@@ -128,13 +128,15 @@ class Walk:
     def update_phase(self):
         """Steps 5 and 6."""
         cfg = self.cfg
-        self.s = train.grid(self.s_hat, self.slots, self.drafts, cfg)
-        self.A_gen = dugrpo(self.s, cfg.advantage)
+        term, = cfg.terms
+        self.s = train.grid(self.s_hat, self.slots, self.drafts, term, cfg)
+        self.A_gen = dugrpo(self.s, term.advantage)
         written = train.rollouts_of(self.drafts)
         self.generator_step = update(self.generator, written, self.A_gen, cfg)
-        kept = self.study.kept(self.slots, self.s_hat, len(self.questions), self.t)
-        A_sol = self.study.only(kept, self.answered.A)
-        self.solver_step = update(self.solver, self.answered.answers, A_sol, cfg)
+        kept = self.study.kept(self.slots, self.s_hat, self.solved, self.t)
+        learnt, A_sol = self.study.batch(kept, self.answered, self.dev)
+        origin = documents_of(self.slots, learnt)
+        self.solver_step = update(self.solver, learnt, A_sol, cfg, origin)
 
     def looked_at(self):
         """-> log-probs (tokens,) of the draft and of the question's m answers, at the present
@@ -172,7 +174,7 @@ class Walk:
         return Section(
             f"{len(drafts)} drafts, {count} of them questions",
             "A draft is parsed; one that is no question keeps its place, with a reason and the "
-            f"score {self.cfg.invalid_score:g}.",
+            f"score {self.cfg.terms[0].invalid:g}.",
             [line(generator_role.write_questions, "sample("),
              line(generator_role.read_draft, "parse_question(")],
             [("table", "parsed", [["draft", "valid", "text"], *rows]),
@@ -277,7 +279,7 @@ class Walk:
             "The drafts' advantages, by DuGRPO",
             f"A_gen = (s - mu_d) / (sigma_d + sigma_B + eps), with mu_d = {mu:+.5f}, sigma_d = "
             f"{sigma:.5f} and sigma_B = {sigma_B:.5f} over {int(alive.sum())} documents.",
-            [line(train.train, "A_gen = dugrpo"), line(advantages.two_sigmas, "return centred")],
+            [line(train.train, "dugrpo(s"), line(advantages.two_sigmas, "return centred")],
             [("table", "the document's row of the grid", [["draft", "", "s", "A_gen"], *rows])])
 
     def about_updates(self, after, again):
