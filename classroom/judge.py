@@ -22,7 +22,7 @@ import torch
 from classroom import sources
 from classroom.course import reference
 from classroom.exercises import EXERCISES
-from classroom.exercises.compare import Wrong, same
+from classroom.compare import Wrong, same
 
 
 class Verdict(list):

@@ -99,11 +99,18 @@ def text_block(block):
         lines = [fill(line, 92, initial_indent="    ", subsequent_indent="    ")
                  for line in printable(content).split("\n")]
         return [f"  {printable(caption)}", *lines, ""]
-    rows = [[shorten(printable(str(x)), 56, placeholder="...") for x in row] for row in content]
-    rows = [row for row in rows if any(row)]
-    widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-    lines = ["  " + "  ".join(x.ljust(w) for x, w in zip(row, widths)).rstrip() for row in rows]
-    return [*lines, ""]
+    rows = [list(map(cell, row)) for row in content if any(row)]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return [*(text_row(row, widths) for row in rows), ""]
+
+
+def cell(value):
+    return shorten(printable(str(value)), 56, placeholder="...")
+
+
+def text_row(cells, widths):
+    padded = [x.ljust(width) for x, width in zip(cells, widths)]
+    return ("  " + "  ".join(padded)).rstrip()
 
 
 def printable(text):

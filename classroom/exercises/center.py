@@ -1,7 +1,7 @@
 """A_sol: what an answer earned more than the others to the same question."""
 import torch
 
-from classroom.exercises.compare import expect, mistake
+from classroom.compare import expect, mistake
 
 NAME = "center"
 SYMBOL = "A_sol = r - mean of its group"

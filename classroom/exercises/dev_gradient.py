@@ -1,6 +1,6 @@
 """g_dev: the direction in which the dev questions want the solver to move."""
-from classroom.exercises import small
-from classroom.exercises.compare import Wrong, expect, mistake
+from classroom import small
+from classroom.compare import Wrong, expect, mistake
 
 NAME = "g_dev"
 SYMBOL = "g_dev = grad of sum -A w logp / (N_dev Tbar_dev)"
@@ -62,10 +62,9 @@ def oracle(m):
     """Against one answer at a time through torch.autograd."""
     policy, cfg = small.solver()
     groups = small.answers(small.LENGTHS)
-    mixed = [groups[g] for g in (0, 2, 3)]
-    lengths = [len(x.response) for group in mixed for x in group]
-    # 12 answers, so N_dev Tbar_dev is the number of their tokens
-    expected = small.plain_gradient(policy, groups, small.A, sum(lengths), cfg)
+    Tbar = small.mean_length([groups[g] for g in (0, 2, 3)])
+    # three mixed groups of four
+    expected = small.plain_gradient(policy, groups, small.A, 12 * Tbar, cfg)
     found = m.dev_gradient(policy, groups, small.A, cfg)
     if not isinstance(found, list):
         raise Wrong("dev_gradient gave no list of tensors, one for each parameter")

@@ -1,7 +1,7 @@
 """Gamma: the direction in which AdamW would move, for a gradient it has not seen yet."""
 import torch
 
-from classroom.exercises.compare import Wrong, expect, mistake
+from classroom.compare import Wrong, expect, mistake
 
 NAME = "Gamma"
 SYMBOL = "Gamma = g / (sqrt(v' / (1 - beta2^t)) + eps),  t = k + 1"

@@ -1,7 +1,7 @@
 """Drawing a token by the inverse of its distribution, from a number that belongs to the row."""
 import torch
 
-from classroom.exercises.compare import Wrong, expect, mistake
+from classroom.compare import Wrong, expect, mistake
 
 NAME = "keyed"
 SYMBOL = "token = inverse of the cumulative distribution at u"

@@ -1,7 +1,7 @@
 """A rival's reward: pay for questions that the solver gets right half of the time."""
 import torch
 
-from classroom.exercises.compare import expect, mistake
+from classroom.compare import expect, mistake
 
 NAME = "learnability"
 SYMBOL = "4 p (1 - p)"

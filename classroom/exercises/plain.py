@@ -1,8 +1,8 @@
 """s_hat the plain way: every question's whole gradient, Gamma of it, its cosine with g_dev."""
 import torch
 
-from classroom.exercises import small
-from classroom.exercises.compare import expect, mistake
+from classroom import small
+from classroom.compare import expect, mistake
 
 NAME = "s_hat"
 SYMBOL = "s_hat = <g_dev, Gamma> / (|g_dev| |Gamma|)"
@@ -72,14 +72,13 @@ def oracle(m):
     policy, cfg = small.solver()
     groups = small.answers(small.LENGTHS)
     g_dev = small.plain_gradient(policy, small.answers(small.LENGTHS, seed=7), small.A, 60.0, cfg)
-    lengths = [len(x.response) for g in (0, 2, 3) for x in groups[g]]
-    Tbar = sum(lengths) / len(lengths)
+    Tbar = small.mean_length([groups[g] for g in (0, 2, 3)])
 
     expected = torch.zeros(4)
     for q in (0, 2, 3):
         g_q = small.plain_gradient(policy, groups[q:q + 1], small.A[q:q + 1], 4 * Tbar, cfg)
         direction = adam_direction(policy, g_q, cfg)
-        whole = [torch.cat([x.flatten() for x in part]).double() for part in (g_dev, direction)]
+        whole = small.one_vector(g_dev), small.one_vector(direction)
         expected[q] = torch.nn.functional.cosine_similarity(*whole, dim=0).float()
     found = m.plain_scores(policy, groups, small.A, g_dev, cfg)
     expect(found, expected, "plain_scores of four questions, one without a gradient",

@@ -1,7 +1,7 @@
 """The loss of a token: clipped, clipped once more where A < 0, and weighed."""
 import torch
 
-from classroom.exercises.compare import expect, mistake
+from classroom.compare import expect, mistake
 
 NAME = "token_loss"
 SYMBOL = "l w,  l = max(-A rho, -A clip(rho)) <= -3 A where A < 0"

@@ -1,8 +1,8 @@
 """A prompt and several answers in one sequence: each token's position, and who may see it."""
 import torch
 
-from classroom.exercises import small
-from classroom.exercises.compare import Wrong, expect, mistake
+from classroom import small
+from classroom.compare import Wrong, expect, mistake
 
 NAME = "tree"
 SYMBOL = "position = depth; a token sees its ancestors"

@@ -56,11 +56,14 @@ def same(a, b, tolerance=1e-5):
 def short(value):
     """A value as it fits into a sentence."""
     if isinstance(value, torch.Tensor):
-        value = [[round(x, 4) for x in row] if isinstance(row, list) else round(row, 4)
-                 for row in value.detach().double().reshape(value.shape or (1,)).tolist()] \
-            if value.dim() <= 2 else f"a tensor of shape {tuple(value.shape)}"
+        value = rounded(value.detach().double().tolist())
     text = " ".join(str(value).split())
     return text if len(text) <= 160 else text[:157] + "..."
+
+
+def rounded(x):
+    """Numbers in lists in lists, to four places."""
+    return [rounded(y) for y in x] if isinstance(x, list) else round(x, 4)
 
 
 def kind(value):

@@ -76,5 +76,18 @@ def logps(policy, rollout, cfg):
     return logp[torch.arange(start, ids.shape[1] - 1), rollout.response]
 
 
+def mean_length(groups):
+    """Mean number of tokens of all responses."""
+    lengths = []
+    for group in groups:
+        lengths += [len(x.response) for x in group]
+    return sum(lengths) / len(lengths)
+
+
+def one_vector(tensors):
+    """A list of tensors -> one long vector."""
+    return torch.cat([x.detach().flatten() for x in tensors]).double()
+
+
 def names(policy):
     return [name for name, p in policy.model.named_parameters() if p.requires_grad]
