@@ -125,7 +125,8 @@ def spelt_out(match):
 class Document:
     doc_id: str
     content: str
-    seeds: tuple = ()     # dev questions that stand here instead of a text (extensions.py)
+    # where dev questions stand here instead of a text: what no draft may repeat (engine/pools.py)
+    seeds: frozenset = frozenset()
 
 
 @dataclass
@@ -141,6 +142,8 @@ class Question:
     choices: list[str]
     ground_truth: str
     question_id: str = ""
+    # free-form: other texts that are as right
+    aliases: tuple = ()
 
     @property
     def letter(self):
@@ -171,13 +174,14 @@ class Answered:
     questions: list     # (Q,)
     answers: list       # (Q, m) rollouts
     r: object           # (Q, m) tensor: 1 right, 0 wrong, nan unknown
-    A: object           # (Q, m) tensor: A_sol
+    A: object           # (Q, m) tensor: A_sol, in g_dev and g_q
     boxed: object       # (Q, m) tensor: is anything in a box
+    A_update: object    # (Q, m) tensor: A_sol in the solver's update (solver.py)
 
     def __getitem__(self, part):
         """Some of the questions, or one of them with its own."""
         return Answered(self.questions[part], self.answers[part], self.r[part], self.A[part],
-                        self.boxed[part])
+                        self.boxed[part], self.A_update[part])
 
 
 @dataclass
@@ -190,6 +194,7 @@ class Found:
     solved: Answered            # (Q, m)
     problems: Answered          # what the solver learnt from beside them (extensions.py)
     score: object               # (Q,) what a question earns, or None: nobody is paid
+    earned: dict                # {rewards.Term: (Q,)} of which that is the weighted sum
     A_gen: object               # (D, n)
     kept: object                # (Q,) booleans: did the solver learn from it
     generator_step: dict        # what policy.update returns
@@ -234,7 +239,9 @@ def keep_fitting(items, n_tokens, limit, what):
     """Items whose prompt fits -> (kept, number left out). Raises InputError if none fits.
 
     n_tokens(item) is the length of the item's whole prompt, chat template included; what names the
-    items in the message. The caller prints the count: nothing is skipped in silence.
+    items in the message. The caller prints the count: nothing is skipped in silence. Before the
+    stream begins, so that every iteration has D documents; the released code drops them inside the
+    batch.
 
     >>> keep_fitting(["a b", "a b c d", "a"], count_words, limit=3, what="documents")
     (['a b', 'a'], 1)
@@ -268,7 +275,16 @@ def is_number(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def one_line(text):
+    r"""The same in one line, and safe for a terminal: what is no visible character is escaped.
+
+    >>> one_line("naïve\x1b[2J\n")
+    'naïve\\x1b[2J\\n'
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def shorten(value, width=80):
-    """One line of at most width characters, for messages."""
-    text = visible(" ".join(str(value).split()))
+    """One line of at most width characters, for messages; nothing in it moves the cursor."""
+    text = one_line(" ".join(str(value).split())[:width + 1])
     return text if len(text) <= width else text[:width - 3] + "..."

@@ -11,8 +11,8 @@ them.
     r, A      r, A     (Q, m)      is the answer right; its advantage over others to the question
     g_dev     g_dev    like theta  gradient of the loss on the dev answers
     s_hat     s_hat    (Q,)        influence of a question
-    score              (Q,)        what it earns: s_hat, or another reward of rewards.py
-    s, A_gen  s, A     (D, n)      the same in the grid of drafts; their advantages
+    score              (Q,)        what it earns: s_hat, or other rewards of rewards.py
+    s, A_gen  s, A     (D, n)      each reward in the grid of drafts; their advantages
 
 The six steps are in `train`, below. `study` is the paper's main recipe; what the authors tried
 beside it (extensions.py) goes through that one object and nowhere else.
@@ -38,10 +38,11 @@ import rewards
 import solver as solver_role
 from data import Document, Found, InputError, Question, keep_fitting
 from dugrpo import dugrpo
-from engine import checkpoint, ending, ranks, room, run_folder
+from engine import checkpoint, ending, ranks, room, run_folder, summary
 from engine.log import Clock, Log
 from engine.models import device_of
 from engine.overlap import Overlap
+from engine.pools import unlike
 from engine.readers import load_documents, load_questions
 from engine.run_folder import fingerprint, model_fingerprint, own_folder
 from engine.spelling import check_spelling, unreadable
@@ -50,7 +51,7 @@ from evaluate import accuracy
 from generator import valid_questions, write_questions
 from influence import dev_gradient, influence_scores, norm
 from policy import Policy, take_turns, update
-from solver import solve
+from solver import documents_of, solve
 
 
 def train(cfg):
@@ -98,43 +99,44 @@ def train(cfg):
         # 4. What is each question worth?
         #    Neither model has moved yet.
         clock.begin("influence")
-        if cfg.reward == "influence":
+        if cfg.by_influence:
             g_dev = study.g_dev(dev_gradient(solver, dev.answers, dev.A, cfg))
             s_hat, own_share = influence_scores(
                 solver, solved.answers, solved.A, g_dev, cfg)
-            s_hat = study.s_hat(s_hat, solved.r)  # (Q,)
-            # without a g_dev nobody is paid
-            score = s_hat if g_dev is not None else None
+            s_hat = study.s_hat(s_hat, slots)  # (Q,)
             measured = dict(s_hat=s_hat, own_share=own_share, g_dev_norm=norm(g_dev))
-            # as large as the model: not kept beside the updates
+            # as large as the model: kept no longer
             del g_dev
-        else:
-            score = other_reward(solved, cfg, t)  # (Q,)
+        # in the main recipe one term: influence
+        earned = earnings(measured, solved, cfg, t)
+        score = rewards.total(earned)  # (Q,)
 
         # 5. The generator learns from its drafts,
-        #    paid by that score through DuGRPO.
+        #    paid by those terms through DuGRPO.
         clock.begin("update_generator")
-        s = grid(score, slots, drafts, cfg)  # (D, n)
-        A_gen = dugrpo(s, cfg.advantage)  # (D, n)
+        A_gen = 0
+        for term, paid in earned.items():
+            s = grid(paid, slots, drafts, term, cfg)  # (D, n)
+            A_gen += term.weight * dugrpo(s, term.advantage)
         written = rollouts_of(drafts)
         generator_step = update(generator, written, A_gen, cfg)
 
         # 6. The solver learns from its answers,
-        #    paid by correctness.
+        #    paid by correctness. Each mini-batch
+        #    mixes as many documents as it can.
         clock.begin("update_solver")
-        kept = study.kept(slots, score, Q, t)  # (Q,)
-        A_sol = study.only(kept, answered.A)  # (Q, m), and the problems'
-        solver_step = update(solver, answered.answers, A_sol, cfg)
+        kept = study.kept(slots, score, solved, t)  # (Q,)
+        learnt, A_sol = study.batch(kept, answered, dev)
+        origin = documents_of(slots, learnt)
+        solver_step = update(solver, learnt, A_sol, cfg, origin)
 
         # What came of it. Now and then the solver is tested.
         clock.begin("evaluate")
-        tested = None
-        if due(t, cfg.eval_every, cfg):
-            tested = evaluate(solver, test, t, cfg, verifier)
+        tested = evaluate(solver, test, t, cfg, verifier)
         clock.end()
         log.iteration(Found(
-            t, dev, drafts, slots, solved, answered[Q:], score, A_gen, kept,
-            generator_step, solver_step, tested,
+            t, dev, drafts, slots, solved, answered[Q:], score, earned,
+            A_gen, kept, generator_step, solver_step, tested,
             replaced=study.after(t, dev.r),
             skipped=solver.skipped + generator.skipped,
             **measured), clock, verifier)
@@ -151,24 +153,26 @@ def train(cfg):
 
 # ---------------------------------------------------------------- what the loop above calls
 
-def other_reward(solved, cfg, t):
-    """The Q questions as answered -> (Q,) what they earn by another rule; None: fixed."""
-    if cfg.reward == "fixed":
-        return None
-    given = solver_role.given(solved.questions, solved.answers)
-    return rewards.scores(cfg.reward, solved.questions, given, solved.r, (cfg.seed, t))
+def earnings(measured, solved, cfg, t):
+    """The Q questions as answered, and the s_hat measured -> {term: (Q,) what they earn by it}."""
+    def given():
+        return solver_role.given(solved.questions, solved.answers)
+
+    # without a g_dev influence pays nobody
+    s_hat = measured["s_hat"] if measured.get("g_dev_norm") is not None else None
+    return rewards.earnings(
+        cfg.terms, s_hat, solved.questions, given, solved.r, (cfg.seed, t))
 
 
-def grid(score, slots, drafts, cfg):
-    """(Q,) scores, the slots they belong to -> (D, n), cfg.invalid_score where a draft is no
-    question.
+def grid(score, slots, drafts, term, cfg):
+    """(Q,) scores, the slots they belong to -> (D, n), term.invalid where a draft is no question.
 
-    No score (a generator that is not paid, or no g_dev): all 0, so that nobody has an advantage.
+    No score: all 0, so that nobody has an advantage.
     """
     s = torch.zeros(len(drafts), cfg.questions_per_doc)                             # (D, n)
     if score is None:
         return s
-    s.fill_(cfg.invalid_score)
+    s.fill_(term.invalid)
     for (d, j), paid in zip(slots, score):
         s[d, j] = paid
     return s
@@ -185,11 +189,11 @@ def due(t, every, cfg):
 
 
 def evaluate(solver, test, t, cfg, verifier):
-    """Accuracy on the test questions at the present weights, or None without a test set.
+    """Accuracy on the test questions at the present weights, or None where it is not due.
 
     Nothing trains on it.
     """
-    if not test:
+    if not test or not due(t, cfg.eval_every, cfg):
         return None
     seed_words = cfg.seed, t, "solver", "test"
     return accuracy(solver, test, cfg.eval_samples, seed_words, cfg, verifier, what="test answers")
@@ -240,13 +244,16 @@ def load_data(cfg, solver, generator, log):
         text = generator_role.prompt_text(document, cfg.question_type)
         return len(generator.prompt_ids(text))
 
+    def count(text):
+        return len(generator.tokenizer(text, add_special_tokens=False).input_ids)
+
     def length(question):
         return len(solver.prompt_ids(solver_role.prompt_text(question)))
 
     def questions_of(name, load=load_questions, known=()):
         path = getattr(cfg, name)
-        everything = load(path) if path else []
-        new = extensions.unlike(known, everything)
+        everything = load(path, log.say) if path else []
+        new = unlike(known, everything)
         if everything and not new:
             raise InputError(f"{path}: all of its {len(everything)} questions are dev questions")
         log.inputs |= {name: fingerprint(everything)} if path else {}
@@ -254,29 +261,20 @@ def load_data(cfg, solver, generator, log):
         questions, skipped = keep_fitting(new, length, cfg.max_prompt_tokens, f"{name} questions")
         copies = f", {len(everything) - len(new)} as dev questions" if known else ""
         if path:
-            log.say(f"{len(questions)} {name} questions from {path}, {skipped} left out as too long"
-                    + copies)
+            log.say(summary.line(questions, f"{name} questions", path, skipped, copies))
         return questions
 
     documents = []
     if cfg.train_on == "generated" and not cfg.seed_questions:
-        documents = read_documents(cfg, generator)
+        documents = load_documents(cfg.documents, cfg.max_chunk_tokens, count, log.say)
         log.inputs["documents"] = fingerprint(documents)
         documents, skipped = keep_fitting(
             documents, prompt_length, cfg.max_prompt_tokens, "documents")
-        log.say(f"{len(documents)} documents from {cfg.documents}, {skipped} left out as too long")
+        log.say(summary.line(documents, "documents", cfg.documents, skipped))
     dev, test = questions_of("dev"), questions_of("test")
     study = extensions.study_of(cfg, documents, dev, questions_of, prompt_length)
     log.overlap = Overlap({"dev": study.all_dev(), "test": test})
     return study, test
-
-
-def read_documents(cfg, generator):
-    """The documents; texts are cut into chunks, counted in the generator's tokens."""
-    def count(text):
-        return len(generator.tokenizer(text, add_special_tokens=False).input_ids)
-
-    return load_documents(cfg.documents, max_tokens=cfg.max_chunk_tokens, count_tokens=count)
 
 
 # ---------------------------------------------------------------- stopping and going on

@@ -266,7 +266,9 @@ def load(folder, state, policies):
         policy.skipped = steps["skipped"]
         for p in policy.params if steps["adam"] else ():
             moments = {moment: torch.zeros_like(p) for moment in MOMENTS}
-            policy.optimizer.state[p] = {"step": torch.tensor(float(steps["adam"])), **moments}
+            # beside its moments: a fused AdamW counts on the device
+            step = torch.tensor(float(steps["adam"]), device=p.device)
+            policy.optimizer.state[p] = {"step": step, **moments}
         read(os.path.join(folder, role), policy_tensors(policy))
     if not any(name.startswith("g_dev_average") for name in state["sha256"]):
         return None

@@ -9,7 +9,8 @@ import argparse
 
 from data import InputError, run_script
 from engine import flags
-from engine.readers import load_items, read_question
+from engine.layouts import read_question
+from engine.readers import load_items
 
 
 def from_command_line(about):

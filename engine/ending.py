@@ -1,6 +1,6 @@
 """How a run ends that does not reach its end: one line on stderr and an exit code.
 
-    2       what was asked for cannot be done; a full disk; a closed pipe
+    2       what was asked for cannot be done; a full disk; no memory; a closed pipe
     130     Ctrl-C
     1       another rank died
     143     SIGTERM
@@ -11,7 +11,7 @@ import os
 import sys
 
 from data import InputError, line_of
-from engine import ranks
+from engine import ranks, room
 
 
 def say(error, cfg):
@@ -23,6 +23,13 @@ def say(error, cfg):
         if ranks.is_main():
             print(f"\nstopped. {go_on(cfg, 'python')}", file=sys.stderr)
         return 130
+    memory = room.out_of_memory(error, cfg)
+    if memory:
+        ranks.refuse(memory)
+        if ranks.world() > 1:
+            # a clean exit would wait for collectives that will not come
+            os._exit(2)
+        return 2
     line = line_of(error)
     if line:
         ranks.refuse(f"{line}. {go_on(cfg, 'python')}")

@@ -22,6 +22,7 @@ from config import (
     CHANGEABLE, CHOICES, FILES, PRESETS, SECTIONS, SETTINGS, SHORT_NAMES, TOY, TOY_FREE, TOY_HARD,
     Config)
 from data import InputError, complain, take_all_letters
+from dugrpo import ADVANTAGES
 from rewards import REWARDS
 
 # What --help prints first, and what stands behind each.
@@ -44,6 +45,11 @@ def from_command_line():
         # a plan may be made where the data is not
         if not cfg.plan:
             files_exist(cfg)
+        if cfg.show_data:
+            # only here: a run reads its files with the model at hand
+            from engine.summary import show
+            show(cfg)
+            sys.exit(0)
         return cfg
     except InputError as error:
         if os.environ.get("WORLD_SIZE", "1") != "1":
@@ -176,7 +182,9 @@ def from_flags(flags):
     cfg = Config(**values, given=tuple(given))
     if cfg.invalid_score is None:
         cfg = replace(cfg, invalid_score=invalid_score(cfg.reward))
-    what = {"dev": "dev-only", "file": "file"}.get(cfg.train_on, cfg.reward)
+    # a sum without its spaces
+    paid = re.sub(r"[^\w.+-]+", "-", cfg.reward.replace(" ", ""))
+    what = {"dev": "dev-only", "file": "file"}.get(cfg.train_on, paid)
     return check(replace(cfg, run=cfg.run or f"runs/{cfg.preset}-{what}-seed{cfg.seed}"))
 
 
@@ -200,8 +208,8 @@ def absolute(path):
 
 
 def invalid_score(reward):
-    """What an invalid draft scores; check() has something to say of a reward that is unknown."""
-    return REWARDS[reward][1] if reward in REWARDS else 0.0
+    """What an invalid draft scores; None for a sum, whose terms say so each for itself."""
+    return REWARDS[reward][1] if reward in REWARDS else None
 
 
 def preset_of(model):
@@ -399,9 +407,10 @@ AT_LEAST_1 = (
 AT_LEAST_0 = (
     "seed", "top_k", "eval_top_k", "save_every", "show_every", "threads", "solver_lr",
     "generator_lr", "weight_decay", "seed_questions", "rlvr_per_step", "unboxed_penalty",
-    "dev_refresh", "gate_std", "keep_per_doc")
+    "dev_refresh", "gate_share", "keep_per_doc")
 ABOVE_0 = ("temperature", "eval_temperature", "adam_eps", "grad_clip", "tis_cap")
 BELOW_1 = ("beta1", "dev_ema")
+MAYBE_0 = ("gate_tau", "gate_tau_max")
 SHARES = ("top_p", "eval_top_p", "vllm_memory", "keep_share")
 
 
@@ -430,10 +439,23 @@ def check_sources(cfg):
         none = f"the preset {cfg.preset!r} brings none of its own"
         raise InputError(f"missing {' and '.join(lacking)}: {none}")
     for name, choices in CHOICES.items():
-        need(cfg, name, getattr(cfg, name) in choices, f"one of {', '.join(choices)}")
+        if name != "reward":
+            need(cfg, name, getattr(cfg, name) in choices, f"one of {', '.join(choices)}")
+    check_reward(cfg)
     if cfg.truth is not None:
         dotted = all(part.isidentifier() for part in cfg.truth.split("."))
         need(cfg, "truth", dotted, "the name of a module, such as toy.truth")
+
+
+def check_reward(cfg):
+    """A name, or a sum of terms whose names and advantages we know."""
+    try:
+        terms = cfg.terms
+    except ValueError as error:
+        raise InputError(f"reward = {cfg.reward!r}: {error}") from None
+    for term in terms:
+        need(cfg, "reward", term.advantage in ADVANTAGES,
+             f"after a colon one of {', '.join(ADVANTAGES)}, not {term.advantage!r}")
 
 
 def check_ranges(cfg):
@@ -447,6 +469,9 @@ def check_ranges(cfg):
         need(cfg, name, 0 <= getattr(cfg, name) < 1, "a number from 0 to below 1")
     # influence.scaled_Gamma divides by it
     need(cfg, "beta2", 0 < cfg.beta2 < 1, "a number between 0 and 1")
+    for name in MAYBE_0:
+        value = getattr(cfg, name)
+        need(cfg, name, value is None or value >= 0, "0 or more, or none")
     for name in SHARES:
         need(cfg, name, 0 < getattr(cfg, name) <= 1, "a number above 0 and up to 1")
 
@@ -463,8 +488,9 @@ def check_training(cfg):
          "all or random beside reward = 'fixed', which gives no scores")
     need(cfg, "seed_questions", drafts or not cfg.seed_questions,
          f"0 {beside}, where nothing is drafted")
-    need(cfg, "gate_std", not cfg.gate_std or cfg.reward == "influence",
-         "0 unless reward = 'influence'")
+    need(cfg, "seed_questions", cfg.seed_questions != 1,
+         "0, or at least 2: one of a bundle is never shown")
+    check_gate(cfg)
 
     partners = {"questions": ("train_on", cfg.train_on == "file"),
                 "rlvr": ("rlvr_per_step", cfg.rlvr_per_step > 0),
@@ -473,6 +499,16 @@ def check_training(cfg):
         expected = "a file" if wanted else "none"
         need(cfg, name, bool(getattr(cfg, name)) == wanted,
              f"{expected} beside {partner} = {getattr(cfg, partner)!r}")
+
+
+def check_gate(cfg):
+    gated = cfg.by_influence
+    need(cfg, "gate_share", not cfg.gate_share or gated, "0 unless influence is a reward")
+    need(cfg, "gate_share", cfg.gate_share <= 1, "at most 1")
+    need(cfg, "gate_tau", cfg.gate_tau is None or gated, "none unless influence is a reward")
+    need(cfg, "gate_tau", cfg.gate_tau is None or not cfg.gate_share, "none beside gate_share")
+    need(cfg, "gate_tau_max", cfg.gate_tau_max is None or cfg.gate_share,
+         "none unless there is a gate_share")
 
 
 def check_sizes(cfg):

@@ -337,7 +337,7 @@ def warnings(x, cfg):
     elif x["valid_share"] < 0.1:
         yield (f"almost no draft was valid ({x['valid_share']:.0%}; reasons "
                f"{x['invalid_reasons']}); a small model needs warmup.py first.")
-    if cfg.reward == "influence" and x["g_dev_norm"] is None:
+    if cfg.by_influence and x["g_dev_norm"] is None:
         yield ("no g_dev: every dev question was answered all right or all wrong, so all scores "
                "are 0 and the generator did not move; more answers_per_question or a dev set the "
                "solver sometimes solves would help.")

@@ -5,8 +5,9 @@
                             about as much
     gather(part, n)         the inverse: every rank's part -> the whole list of n, in order
     most(n)                 the largest n of all ranks
-    from_main(value)        what the main rank computed, everywhere: for judgements that a clock can
-                            change (a time-out)
+    divided(work, items)    work(this rank's share) -> the results of all items, everywhere: for
+                            judgements that a clock can change (a time-out)
+    from_main(value)        what the main rank computed, everywhere
     sum_gradients(params)   .grad -> the sum over ranks, in place
     is_main()               one rank writes files and talks
     meet(cfg)               before anything else: InputError unless all were started alike
@@ -20,7 +21,8 @@ of a model is decided in policy.py: a slice of each weight (engine/shard.py), or
 A rank that dies (killed, out of memory, its machine gone) must end the run, not hang it. Some
 backends notice and some wait, so twice a second each rank counts up a key in the store that
 torchrun keeps, and reads the others' keys. Whoever sees an error asks silent() who is to blame, and
-a rank without a sign of life for two minutes ends the run even if no error was seen.
+a rank without a sign of life for two minutes ends the run even if no error was seen. A rank that
+knows that it cannot go on (refuse) says so there, and the others end within seconds.
 """
 import json
 import os
@@ -145,9 +147,20 @@ def start(device):
     if device.type == "cuda":
         # object collectives use the current device
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=WAIT)
+    dist.init_process_group(**group_words(device))
     signal.signal(signal.SIGTERM, terminate)
     Pulse.own = Pulse()
+
+
+def group_words(device):
+    """What init_process_group is told.
+
+    On CUDA the device too: else the first barrier guesses it from the rank, which is wrong with
+    several machines, and the connections are made in the middle of the first stage.
+    """
+    if device.type == "cuda":
+        return {"backend": "nccl", "timeout": WAIT, "device_id": device}
+    return {"backend": "gloo", "timeout": WAIT}
 
 
 def stop():
@@ -204,6 +217,13 @@ def gather(part, n):
     for r, theirs in enumerate(parts):
         whole[r::world()] = theirs
     return whole
+
+
+def divided(work, items):
+    """work: a list -> a result for each of its items. Every rank does its share -> all results, in
+    order, on every rank.
+    """
+    return gather(work(share(items)), len(items))
 
 
 def from_main(value):

@@ -134,7 +134,8 @@ def rollouts_of(cfg, assumed):
     document = assumed.document_prompt or cfg.max_chunk_tokens / 2 + 200
     drafted, paid = cfg.train_on == "generated", cfg.reward != "fixed"
     valid = assumed.valid_share if drafted else 1
-    questions = cfg.rlvr_per_step + round(cfg.drafts_per_step * valid)
+    asked = 0 if cfg.train_on == "dev" else round(cfg.drafts_per_step * valid)
+    questions = cfg.rlvr_per_step + asked
 
     def some(prompts, answers, prompt, trained=True):
         kept = math.ceil(prompts * assumed.mixed_share) if trained else 0
