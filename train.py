@@ -231,7 +231,7 @@ def prompts(solver, generator, cfg):
     """-> what the roles read of one question and one document, as text and as tokens."""
     question = Question("2 + 2 = ?", ["4", "5"], "4")
     plain = Document("", "Caf\u00e9.")
-    seeded = Document("", "Caf\u00e9.", (question,))
+    seeded = Document("", "Caf\u00e9.", frozenset({"2 + 2 = ?"}))
     asked = [solver_role.prompt_text(question), solver_role.prompt_text(Question("?", [], ""))]
     read = [generator_role.prompt_text(text, cfg.question_type) for text in (plain, seeded)]
     return [(text, solver.prompt_ids(text), solver.stop_ids) for text in asked] + [

@@ -16,7 +16,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import cached_file
 
 from data import InputError, Rollout
-from engine import varlen
+from engine import hub, varlen
 from engine.cache import Running
 from engine.logps import TokenLogps, tree_logps
 from engine.packing import Rows, pack
@@ -40,6 +40,8 @@ def load_model(path, to_be_cut=False):
     ranks of a machine share, and shard.split casts them a layer at a time: one copy of 2 bytes a
     parameter on a machine, where eight ranks would have eight of 4.
     """
+    if not os.path.isdir(path):
+        hub.look()
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
         dtype = torch.bfloat16 if to_be_cut and is_stored_in_bf16(path) else torch.float32

@@ -51,6 +51,7 @@ from toy import truth, world
 from data import Document, InputError, Question, Rollout, keep_fitting, run_script, shorten
 from engine.readers import load_documents
 from engine.finished import Finished, digest, model_stamp
+from engine.outputs import file_to_write
 from evaluate import PIECE, columns, percent, sample_answers
 from policy import Policy
 from solver import given_answer
@@ -628,9 +629,10 @@ def check(args):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"--{name} {value}: expected at least 1")
-    for path in filter(None, (args.json, args.figure)):
-        if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
-            raise InputError(f"{path}: its folder does not exist")
+    read = list(filter(None, [args.documents]))
+    for flag in ("json", "figure"):
+        if getattr(args, flag):
+            file_to_write(f"--{flag}", getattr(args, flag), read)
     try:
         args.endpoint_options = json.loads(args.endpoint_options)
         args.endpoint_options.items()
