@@ -36,7 +36,7 @@ def run_script(main, stopped=None):
     take_all_letters()
     try:
         return main()
-    except (InputError, OSError, RuntimeError) as error:
+    except Exception as error:
         line = line_of(error)
         if line is None:
             raise
@@ -90,7 +90,7 @@ def hush():
 def complain(line):
     """One line on stderr, if anybody reads it."""
     try:
-        print(f"error: {visible(line)}", file=sys.stderr, flush=True)
+        print(f"error: {one_line(line)}", file=sys.stderr, flush=True)
     except OSError:
         hush()
 
@@ -100,23 +100,6 @@ def take_all_letters():
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-
-
-# What moves the cursor, colours, rings, renames the window or turns the reading direction.
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
-
-def visible(text):
-    r"""A text from a file or a model -> the same with its control characters spelt out.
-
-    >>> visible("red: \x1b[31m")
-    'red: \\x1b[31m'
-    """
-    return CONTROL.sub(spelt_out, text)
-
-
-def spelt_out(match):
-    return match[0].encode("unicode_escape").decode()
 
 
 # ---------------------------------------------------------------- what travels
