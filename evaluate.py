@@ -29,7 +29,6 @@ ASKED = question_sets.from_command_line(__doc__) if __name__ == "__main__" else 
 
 import json
 import math
-import os
 import sys
 from itertools import chain
 from pathlib import Path
@@ -293,8 +292,7 @@ def main(argv=None):
     if args.threads:
         torch.set_num_threads(args.threads)
 
-    answers_file = f"{os.path.splitext(args.json)[0]}.answers.jsonl" if args.json else None
-    finished = Finished(answers_file)
+    finished = Finished(question_sets.answers_file(args))
     if finished.records:
         print(f"{finished.path}: {len(finished.records)} answered questions; those of the same "
               "models and settings are not answered again")

@@ -52,7 +52,7 @@ repeat every fact it needs. Its answer is one number, formula, name or word. You
 End with one JSON object:
 {{"question_text": "...", "ground_truth": "the answer"}}"""
 
-# The first line when dev questions take the document's place (extensions.py: seeds).
+# The first line when dev questions take the document's place (engine/pools.py: bundles).
 SEEDED = "Read these questions and write a new one that asks for the same skills."
 
 
@@ -101,7 +101,7 @@ def read_draft(document, rollout, shuffler, cfg, solver):
     asked = solver_role.prompt_text(question, cfg.prompts)
     if len(solver.prompt_ids(asked)) > cfg.max_prompt_tokens:
         return Draft(document, rollout, None, "prompt_too_long")
-    if folded(question.question_text) in {folded(seed.question_text) for seed in document.seeds}:
+    if folded(question.question_text) in document.seeds:
         return Draft(document, rollout, None, "copies_seed")
     return Draft(document, rollout, question, None, repairs)
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from config import CHOICES, HUB
 from data import InputError, run_script
 from engine import flags
+from engine.outputs import file_to_write
 from engine.readers import load_questions
 
 MATH = ("math & physics", "in domain")
@@ -138,6 +139,13 @@ def check(args):
                          "up to 1, a top_k of 0 or more")
     if len(set(args.models)) < len(args.models):
         raise InputError("a model is named twice, expected each once")
-    if args.json and not os.path.isdir(os.path.dirname(os.path.abspath(args.json))):
-        raise InputError(f"--json {args.json}: its folder does not exist")
+    if args.json:
+        read = [*args.questions, *args.in_domain, *args.out_domain]
+        file_to_write("--json", args.json, read)
+        file_to_write("--json", answers_file(args), read)
     return args
+
+
+def answers_file(args):
+    """FILE.json -> FILE.answers.jsonl, where every answer goes; None without --json."""
+    return f"{os.path.splitext(args.json)[0]}.answers.jsonl" if args.json else None

@@ -168,6 +168,8 @@ class Handler(BaseHTTPRequestHandler):
         text = json.dumps(good(content)) if status == 200 else content
 
         self.send_response(200 if status == "raw" else status)
+        if status in (301, 302, 303, 307, 308):
+            self.send_header("Location", content)
         self.end_headers()
         self.wfile.write(text.encode())
 
@@ -244,6 +246,41 @@ def test_what_does_not_pass_is_one_line_and_stops(server, script, fragment, call
     assert len(str(caught.value).splitlines()) == 1
     # one more may be under way; the other four are not asked
     assert calls <= len(server.seen) <= 2 * calls
+
+
+KEY = "sk-SECRET-123"
+
+
+@pytest.mark.parametrize("key", [KEY + "\r", KEY + "\n", " " + KEY])
+def test_what_a_file_s_end_left_around_a_key_is_no_part_of_it(server, monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    quality.Endpoint(server.url)
+    assert server.seen[0][2] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("letter", ["\r", "\n", " ", "\u00e9", "\u20ac", "\x7f"])
+def test_a_key_with_a_stray_letter_is_one_line_that_does_not_show_it(server, monkeypatch, letter):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY[:5] + letter + KEY[5:])
+    with pytest.raises(InputError, match="character 6 of 14") as caught:
+        quality.Endpoint(server.url)
+    assert "SECRET" not in str(caught.value) and KEY[5:] not in str(caught.value)
+    assert server.seen == []
+
+
+def test_a_key_that_the_server_repeats_is_not_shown(server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    server.script += [(401, f"wrong key {KEY}, sorry")]
+    with pytest.raises(InputError, match=r"401 wrong key \[the key\], sorry"):
+        quality.Endpoint(server.url)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_takes_neither_the_key_nor_a_question_anywhere(server, monkeypatch, status):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    server.script += [(status, server.url.replace("127.0.0.1", "localhost") + "/elsewhere")]
+    with pytest.raises(InputError, match="redirects to http://localhost"):
+        ask(server, name="m", workers=1)
+    assert {path for path, *_ in server.seen} == {"/v1/chat/completions"}
 
 
 def test_no_server_is_one_line(server):

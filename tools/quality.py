@@ -52,6 +52,7 @@ from data import Document, InputError, Question, Rollout, keep_fitting, run_scri
 from engine.readers import load_documents
 from engine.finished import Finished, digest, model_stamp
 from engine.models import messages
+from engine.outputs import file_to_write
 from evaluate import PIECE, columns, percent, sample_answers
 from policy import Policy
 from solver import given_answer
@@ -331,7 +332,7 @@ class Endpoint:
             finished = choice.get("finish_reason") != "length"
             return Rollout([], [], [], finished, content)
         except (KeyError, IndexError, TypeError, AttributeError):
-            got = shorten(json.dumps(reply), 200)
+            got = shorten(without_key(json.dumps(reply)), 200)
             raise InputError(f"{self.url}/chat/completions: expected choices[0].message.content, "
                              f"got {got}") from None
 
@@ -345,15 +346,18 @@ class Endpoint:
         request = urllib.request.Request(self.url + path, data, headers())
         for attempt in range(tries):
             try:
-                with urllib.request.urlopen(request, timeout=self.seconds) as reply:
+                with OPENER.open(request, timeout=self.seconds) as reply:
                     return json.loads(reply.read())
             except urllib.error.HTTPError as error:
                 text = error.read().decode("utf-8", "replace")
-                problem = f"{error.code} {shorten(text, 200)}"
+                if 300 <= error.code < 400:
+                    text = (f"redirects to {error.headers.get('Location')}, where neither the key "
+                            "nor a question is sent; give the address that answers")
+                problem = f"{error.code} {shorten(without_key(text), 200)}"
                 passing = error.code in PASSING or error.code >= 500
             except (OSError, ValueError, http.client.HTTPException) as error:
                 # no server, a broken connection, no JSON
-                problem = shorten(error, 200)
+                problem = shorten(without_key(str(error)), 200)
                 passing = True
 
             if not passing or attempt == tries - 1:
@@ -363,9 +367,36 @@ class Endpoint:
 
 def headers():
     found = {"Content-Type": "application/json"}
-    if os.environ.get("OPENAI_API_KEY"):
-        found["Authorization"] = f"Bearer {os.environ['OPENAI_API_KEY']}"
+    if api_key():
+        found["Authorization"] = f"Bearer {api_key()}"
     return found
+
+
+def api_key():
+    """OPENAI_API_KEY without what a file's end left around it. InputError, which does not show it,
+    for one that no header takes.
+    """
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    odd = [place for place, letter in enumerate(key, 1) if not "!" <= letter <= "~"]
+    if odd:
+        raise InputError(f"OPENAI_API_KEY: character {odd[0]} of {len(key)} is none of a key's "
+                         "(a space, a control character or a letter with an accent)")
+    return key
+
+
+def without_key(text):
+    """What a server or a library says -> the same, should it repeat the key."""
+    return text.replace(api_key(), "[the key]") if api_key() else text
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect is an error: followed, it would take the key to whoever is named."""
+
+    def redirect_request(self, *_):
+        return None
+
+
+OPENER = urllib.request.build_opener(NoRedirect)
 
 
 def reference(args, cfg):
@@ -600,9 +631,10 @@ def check(args):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"--{name} {value}: expected at least 1")
-    for path in filter(None, (args.json, args.figure)):
-        if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
-            raise InputError(f"{path}: its folder does not exist")
+    read = list(filter(None, [args.documents]))
+    for flag in ("json", "figure"):
+        if getattr(args, flag):
+            file_to_write(f"--{flag}", getattr(args, flag), read)
     try:
         args.endpoint_options = json.loads(args.endpoint_options)
         args.endpoint_options.items()
