@@ -106,13 +106,11 @@ class Config:
     questions_per_doc: int = f(8, "drafts written from each document", "n", 8)
     answers_per_question: int = f(
         8, "answers sampled for each question, generated or dev", "m", 8)
-    min_choices: int = f(
-        4, "fewest choices of a valid question (the prompt in generator.py says 4 to 8)", "", 4)
-    max_choices: int = f(
-        8, "most choices of a valid question (the prompt in generator.py says 4 to 8)", "", 8)
-    prompts: str = f(
-        "plain", "what both roles are asked; plain: in a few lines (generator.py, solver.py); "
-        "hard: at length, with a system message (prompts/hard)", "", "hard")
+    # the prompts say 4 to 8
+    min_choices: int = f(4, "fewest choices of a valid question", "", 4)
+    max_choices: int = f(8, "most choices of a valid question", "", 8)
+    prompts: str = f("plain", "what both roles are asked; plain: in a few lines; hard: at length "
+                     "(prompts/hard)", "", "hard")
     reward: str = f(
         "influence", "what a valid question earns (rewards.py), or a weighted sum such as "
         "'influence + 0.5 spice:group_std', each term with its own advantages; fixed: nothing, the "
@@ -329,12 +327,11 @@ SMALL = dict(
 PAPER_4B = dict(
     model="Qwen/Qwen3-4B-Base", documents=HUB + "documents.json",
     dev=HUB + "curriculum_pool/supergpqa_science_800.json",
-    max_chunk_tokens=3072, iterations=100, seed=42, docs_per_step=128, minibatch_rows=256,
-    solver_lr=2e-6, generator_lr=6e-6, prompts="hard", max_prompt_tokens=4096,
+    prompts="hard", max_chunk_tokens=3072, iterations=100, seed=42, docs_per_step=128,
+    minibatch_rows=256, solver_lr=2e-6, generator_lr=6e-6, max_prompt_tokens=4096,
     max_response_tokens=8192,
-    # these lines are ours, and untried on a GPU
-    eval_every=10, checkpoint_every=5, tokens_at_once=32768, logp_chunk=4096,
-    grad_checkpoint=True)
+    # ours, and untried on a GPU
+    eval_every=10, checkpoint_every=5, tokens_at_once=32768, logp_chunk=4096, grad_checkpoint=True)
 
 PAPER_8B = PAPER_4B | dict(model="Qwen/Qwen3-8B-Base", generator_lr=4e-6)
 
