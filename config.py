@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from dugrpo import ADVANTAGES
-from rewards import REWARDS, parse
+from rewards import REWARDS, terms_of
 
 # The embedded world lies beside this file, wherever the command is typed.
 ROOT = Path(__file__).resolve().parent
@@ -252,14 +252,7 @@ class Config:
 
     @property
     def terms(self):
-        """The terms of reward, with what they leave to the run filled in."""
-        found = []
-        for term in parse(self.reward):
-            own = REWARDS[term.name][1]
-            invalid = own if self.invalid_score is None else self.invalid_score
-            advantage = term.advantage or self.advantage
-            found.append(term._replace(advantage=advantage, invalid=invalid))
-        return found
+        return terms_of(self.reward, self.advantage, self.invalid_score)
 
     @property
     def by_influence(self):
