@@ -6,7 +6,8 @@
 """
 import torch
 
-from config import PRESETS, Config
+from config import Config
+from engine.presets import PRESETS
 from data import Rollout
 from policy import Policy
 

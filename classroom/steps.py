@@ -176,7 +176,7 @@ class Walk:
             "A draft is parsed; one that is no question keeps its place, with a reason and the "
             f"score {self.cfg.terms[0].invalid:g}.",
             [line(generator_role.write_questions, "sample("),
-             line(generator_role.read_draft, "parse_question(")],
+             line(generator_role.read_draft, "parse_draft(")],
             [("table", "parsed", [["draft", "valid", "text"], *rows]),
              ("more", "the drafts as written", texts)])
 

@@ -25,7 +25,10 @@ from engine.verify import Verifier
 
 
 class Ear:
-    """Stands where a run's log stands, and keeps nothing."""
+    """Stands where a run's log stands, and says nothing."""
+
+    def __init__(self):
+        self.inputs = {}
 
     def say(self, text):
         pass

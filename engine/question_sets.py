@@ -15,7 +15,8 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 
-from config import CHOICES, HUB
+from config import CHOICES
+from engine.presets import HUB
 from data import InputError, run_script
 from engine import flags
 from engine.outputs import file_to_write

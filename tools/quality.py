@@ -44,7 +44,7 @@ import torch
 from tqdm import tqdm
 
 import config
-from engine import flags
+from engine import flags, presets
 import generator as generator_role
 import solver as solver_role
 from toy import truth, world
@@ -139,7 +139,7 @@ def held_out(args, cfg, tokenizer):
         return load_documents(path, cfg.max_chunk_tokens, length)
 
     if not args.documents:
-        known = {document.content for document in load(config.TOY["documents"])}
+        known = {document.content for document in load(presets.TOY["documents"])}
         return fresh_notes(args.limit or 60, args.seed, known), True
 
     documents = load(args.documents)[:args.limit]
