@@ -291,5 +291,5 @@ def compare(policy, prompts, found, cfg, draw):
     off = ranks.most(off)
     if off > NONSENSE:
         raise InputError(f"--sampler vllm: log-probs of vLLM and of the trainer differ by {off:.2f}"
-                         " a token of a response, so its weights are not the trainer's; go on by "
-                         f"--resume {cfg.run} --sampler plain")
+                         " on average over a response, so its weights are not the trainer's; go "
+                         f"on by --resume {cfg.run} --sampler plain")
