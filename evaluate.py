@@ -92,13 +92,13 @@ def evaluate(policy, stamp, test, cfg, seed, finished, verifier):
     --limit nor an interruption changes an answer.
     """
     def length(question):
-        return len(policy.prompt_ids(solver_role.prompt_text(question)))
+        return len(policy.prompt_ids(solver_role.prompt_text(question, cfg.prompts)))
 
     questions, skipped = keep_fitting(test.questions, length, cfg.max_prompt_tokens,
                                       f"questions of {test.name}")
     source = Path(test.path).name
     sampling = (cfg.eval_temperature, cfg.eval_top_p, cfg.eval_top_k, cfg.max_prompt_tokens,
-                cfg.max_response_tokens)
+                cfg.max_response_tokens, *other_prompts(cfg))
     keys = []
     for place, question in enumerate(questions):
         keys.append(digest(stamp, source, test.samples, seed, sampling, place, question))
@@ -118,6 +118,11 @@ def evaluate(policy, stamp, test, cfg, seed, finished, verifier):
                 new[key] = record(question, group, rewards)
         finished.add(new)
     return [finished.get(key) for key in keys], skipped
+
+
+def other_prompts(cfg):
+    """What tells answers to other prompts than the plain ones from those."""
+    return [] if cfg.prompts == "plain" else [cfg.prompts]
 
 
 def record(question, group, r):
@@ -177,7 +182,7 @@ def compare(models, tests, args, finished, verifier, say=print):
 def evaluation_config(args, max_response_tokens):
     return config.Config(
         max_prompt_tokens=args.max_prompt_tokens, max_response_tokens=max_response_tokens,
-        rows_at_once=args.rows_at_once, eval_temperature=args.temperature,
+        rows_at_once=args.rows_at_once, prompts=args.prompts, eval_temperature=args.temperature,
         eval_top_p=args.top_p, eval_top_k=args.top_k)
 
 

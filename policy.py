@@ -19,13 +19,14 @@ differ in the rollouts, the advantages and the constant they divide by:
     B       B                   nominal rows of a mini-batch; a short last one is still divided by B
 
 Rollouts go through the model packed as trees (engine/packing.py). Passes, padding and ranks change
-no gradient (tests/test_policy.py). Ours, where the paper leaves it open: mini-batches keep the
-order of the batch. Missing on purpose, as in the paper: a KL term, an entropy term, a value
-network, a second epoch.
+no gradient (tests/test_policy.py). The solver's mini-batches are spread over the documents, as in
+the released code; the generator's keep the order of the batch. Missing on purpose, as in the paper:
+a KL term, an entropy term, a value network, a second epoch.
 """
 import contextlib
 import copy
 import functools
+from collections import Counter
 from itertools import chain
 from types import SimpleNamespace
 
@@ -113,15 +114,37 @@ def old_logps(policy, groups, cfg):
     return old
 
 
-def update(policy, groups, A, cfg):
+def spread(documents):
+    """(G,) the document of each group -> the G numbers of the groups in the order they train in.
+
+    Question i of the n_d of document d has its place at (i + 1/2) / n_d, and all are sorted by
+    place: a document's questions lie evenly over the whole order, so a mini-batch holds questions
+    of as many documents as it can. Ties keep their order. Source: the released code.
+
+    >>> "".join("AAAAAAAABBBBCC"[g] for g in spread("AAAAAAAABBBBCC"))
+    'ABACABAABACABA'
+    """
+    n, seen, places = Counter(documents), Counter(), []
+    for d in documents:
+        places.append((seen[d] + 0.5) / n[d])
+        seen[d] += 1
+    return sorted(range(len(places)), key=places.__getitem__)
+
+
+def update(policy, groups, A, cfg, documents=None):
     """One epoch of mini-batches of whole groups; moves the model. groups: (G, m) rollouts, A: (G,
     m).
 
     Groups without any advantage (all rewards equal) drop out, of Tbar too. The denominator B Tbar
     is one constant for the whole call. A non-finite gradient norm skips the step and is counted in
-    policy.skipped. -> {"grad_norm", "tokens", "steps", "rows"}.
+    policy.skipped. documents: (G,) what each group is spread by; None: the order stays.
+    -> {"grad_norm", "tokens", "steps", "rows"}.
     """
     kept = [(g, group) for g, group in enumerate(groups) if bool((A[g] != 0).any())]
+    if documents is not None:
+        # after the flat groups have gone: n_d counts what trains
+        order = spread([documents[g] for g, _ in kept])
+        kept = [kept[i] for i in order]
     if not kept:
         return {"grad_norm": None, "tokens": 0, "steps": 0, "rows": 0}
     m = len(groups[0])
@@ -193,11 +216,11 @@ class Policy:
         on_cuda = self.device.type == "cuda"
         prepare(self.device, cfg.sampler)
         self.bf16 = cfg.dtype == "bf16" or (cfg.dtype == "auto" and on_cuda)
-        self.model, self.tokenizer = load_model(path)
+        self.model, self.tokenizer = load_model(path, shard.possible(cfg))
         size = sum(p.numel() for p in self.model.parameters())
-        self.sharded = ranks.world() > 1 and shard.wanted(cfg, size, on_cuda)
+        self.sharded = shard.possible(cfg) and shard.wanted(cfg, size, on_cuda)
         if not self.sharded:
-            self.model.to(self.device)
+            self.model.float().to(self.device)
         self.stop_ids = stop_ids_of(self.model, self.tokenizer)
         # dev questions come every iteration
         ids = functools.partial(chat_ids, self.tokenizer)

@@ -11,9 +11,9 @@
 
 A row's numbers depend on its seed words alone: the rows beside it, the number of ranks and a resume
 change nothing. Prompts are read once, whatever n; finished rows leave the batch and its cache,
-waiting prompts join (engine/cache.py). A sampler of your own is a file engine/NAME_sampler.py
-with `sample` (as vllm_sampler.sample: for each prompt n tuples, the stop token kept) and `require`,
-and its name in config.py.
+waiting prompts join (engine/cache.py; on CUDA engine/flat.py). A sampler of your own is a file
+engine/NAME_sampler.py with `sample` (as vllm_sampler.sample: for each prompt n tuples, the stop
+token kept) and `require`, and its name in config.py.
 
 Ours, where the paper leaves it open: a response also ends at the token that ends a turn in the chat
 template. top_p and top_k are for evaluation; the loss assumes all tokens.
@@ -142,8 +142,9 @@ def sample(policy, prompts, n, seed_words, cfg, temperature=None, top_p=None, to
 def plain(policy, prompts, mine, n, seed_words, cfg, draw, what):
     """The prompts numbered in `mine` -> for each, n tuples (tokens, log-probs, finished, text).
 
-    The batch is kept at about cfg.rows_at_once rows, never less than one prompt's n. Prompts are
-    taken longest first, which keeps the padding short. draw: (temperature, top_p, top_k).
+    The batch is kept at about as many rows as there is room for, never less than one prompt's n.
+    Prompts are taken longest first, which keeps the padding short. draw: (temperature, top_p,
+    top_k).
     """
     # What waits: tokens to read, and the rows that go on from there.
     waiting = longest_first([(prompts[i], names([i], n)) for i in mine])
@@ -168,7 +169,7 @@ def plain(policy, prompts, mine, n, seed_words, cfg, draw, what):
                            cfg.tokens_at_once)
             if room:
                 taken, waiting = waiting[:room], waiting[room:]
-                running.join([ids for ids, _ in taken], [rows for _, rows in taken])
+                running.join([ids for ids, _ in taken], [theirs for _, theirs in taken])
 
             # One token for every row.
             now = running.rows

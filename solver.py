@@ -6,16 +6,16 @@
     answers             (Q, m)    rollouts
     r         r         (Q, m)    1 where the answer is the question's key, else 0
     A         A_sol     (Q, m)    the answer's advantage over the others to the same question
+    A_update            (Q, m)    the same in the solver's own update: with hybrid RLVR's penalty
 
 An answer with nothing in a box scores 0 and stays. Multiple choice is checked by letter, free-form
 answers by math-verify (engine/verify.py). For a generated question the key is the generator's own:
 the solver learns what the generator believes, which is why the generator must be paid for being
 useful and not for being hard.
 
-Departs from the released code: the prompts are ours; a letter beyond the choices is wrong, not an
-error; a check that timed out is not a 0 but unknown.
+Departs from the released code: the prompts are ours, `plain` here, `hard` in prompts/hard; a letter
+beyond the choices is wrong, not an error; a check that timed out is not a 0 but unknown.
 """
-import re
 from itertools import chain
 from string import ascii_uppercase
 
@@ -24,6 +24,8 @@ import torch
 from data import Answered
 from dugrpo import center
 from engine.checks import Shared
+from engine.letters import last_boxed, letter_in
+from engine.prompts import long_prompt
 from sampling import sample
 
 # The question goes in {question}, its lettered choices in {options}.
@@ -46,7 +48,12 @@ def solve(solver, questions, t, stage, cfg, verifier):
     seed_words = (cfg.seed, t, "solver", stage)
     answers = answer_questions(solver, questions, cfg.answers_per_question, seed_words, cfg, stage)
     r = shared_rewards(questions, answers, verifier)
-    return Answered(questions, answers, r, advantages(answers, r, cfg), boxed(answers, r))
+    found, A = boxed(answers, r), advantages(r)
+    A_update = A
+    if cfg.unboxed_penalty:
+        quit_early = ended(answers, r, solver.tokenizer.eos_token_id) & ~found      # (Q, m)
+        A_update = advantages(r - cfg.unboxed_penalty * quit_early)
+    return Answered(questions, answers, r, A, found, A_update)
 
 
 def answer_questions(solver, questions, m, seed_words, cfg, what="answers", **sampling):
@@ -55,7 +62,7 @@ def answer_questions(solver, questions, m, seed_words, cfg, what="answers", **sa
     seed_words: (seed, iteration, "solver", stage). sampling: temperature, top_p, top_k where they
     differ from training's.
     """
-    prompts = [solver.prompt_ids(prompt_text(question)) for question in questions]
+    prompts = [solver.prompt_ids(prompt_text(question, cfg.prompts)) for question in questions]
     return sample(solver, prompts, m, seed_words, cfg, what=what, **sampling)
 
 
@@ -70,14 +77,19 @@ def rewards(questions, answers, verifier):
     for q, (question, group) in enumerate(zip(questions, answers)):
         for i, rollout in enumerate(group):
             if question.choices:
-                letter = extract_answer(rollout.text, len(question.choices))
+                letter = given_answer(question, rollout.text)
                 r[q, i] = float(letter == question.letter)
             else:
-                places.append((q, i))
-                pairs.append((last_boxed(rollout.text), question.ground_truth))
+                for truth in (question.ground_truth, *question.aliases):
+                    places.append((q, i))
+                    pairs.append((last_boxed(rollout.text), truth))
     verdicts = verifier.check(pairs) if pairs else []
     for place, verdict in zip(places, verdicts):
-        r[place] = float("nan") if verdict is None else float(verdict)
+        # right by any of its texts; else unknown by any
+        if verdict:
+            r[place] = 1.0
+        elif verdict is None and r[place] != 1:
+            r[place] = float("nan")
     return r
 
 
@@ -95,21 +107,31 @@ def settled(r):
     return torch.where(unknown, torch.zeros_like(r), r)
 
 
-def advantages(answers, r, cfg):
-    """(Q, m) answers and their rewards -> (Q, m) A_sol, for the update, g_dev and g_q alike.
+def advantages(r):
+    """(Q, m) rewards -> (Q, m) A_sol. Zeros where a reward is unknown."""
+    return center(settled(r)) if len(r) else r
 
-    Zeros where a reward is unknown. cfg.unboxed_penalty (hybrid RLVR, 0.5 with the authors): an
-    answer that ended by itself without any box gets minus that instead of 0. One that was cut at
-    the length limit keeps its 0: it had no chance.
+
+def ended(answers, r, eos):
+    """(Q, m) answers, (Q, m) r -> (Q, m) booleans: is the last token the tokenizer's end of text.
+
+    With nothing in a box that is the mid-EOS of hybrid RLVR, which costs cfg.unboxed_penalty in the
+    solver's update, and there alone: g_dev and g_q ask what is right, not what is finished. An
+    answer that was cut at the length limit, or that ended its turn by another token, costs nothing.
     """
-    if not len(r):
-        return r
-    if cfg.unboxed_penalty:
-        finished = [answer.finished for answer in chain.from_iterable(answers)]
-        finished = torch.tensor(finished).view_as(r)                                # (Q, m)
-        penalised = finished & ~boxed(answers, r)                                   # (Q, m)
-        r = r.masked_fill(penalised, -cfg.unboxed_penalty)
-    return center(settled(r))
+    last = [answer.response[-1] == eos for answer in chain.from_iterable(answers)]
+    return torch.tensor(last, dtype=torch.bool).view_as(r)
+
+
+def documents_of(slots, groups):
+    """(Q,) slots, the G groups the solver trains on -> (G,) the document of each, for
+    policy.spread: its place in the batch, since a document can appear twice where an epoch ends.
+
+    None for what nobody drafted (problems, dev questions, those of a file): together they count as
+    one document, which spreads problems over all mini-batches and leaves the order of the others.
+    """
+    documents = [d for d, _ in slots]
+    return documents + [None] * (len(groups) - len(documents))
 
 
 # ---------------------------------------------------------------- what an answer gave
@@ -133,7 +155,7 @@ def given(questions, answers):
 
 def given_answer(question, text):
     if question.choices:
-        return extract_answer(text, len(question.choices))
+        return extract_answer(text, len(question.choices), question.choices)
     return last_boxed(text)
 
 
@@ -145,69 +167,36 @@ def nothing_given_share(questions, answers):
 
 # ---------------------------------------------------------------- prompts out, answers in
 
-def prompt_text(question):
-    """A question -> the user message the solver reads, with lettered choices if it has any."""
+def prompt_text(question, prompts="plain"):
+    """A question -> what the solver is asked, with lettered choices if it has any: a user message;
+    hard: (system message, user message).
+
+    "A. ..." is plain's, what the small models were warmed on; "A) ..." is hard's, as released.
+    """
+    mark = ")" if prompts == "hard" else "."
+    lettered = zip(ascii_uppercase, question.choices)
+    options = "\n".join(f"{letter}{mark} {choice}" for letter, choice in lettered)
+    if prompts == "hard":
+        values = {"question": question.question_text} | ({"options": options} if options else {})
+        section = "multiple choice" if question.choices else "free form"
+        return long_prompt("solver.txt", section, **values)
     if not question.choices:
         return FREE_FORM.format(question=question.question_text)
-    lettered = zip(ascii_uppercase, question.choices)
-    options = "\n".join(f"{letter}. {choice}" for letter, choice in lettered)
     return MULTIPLE_CHOICE.format(question=question.question_text, options=options)
 
 
-# What may stand around the letter without changing what is meant: \text{C}, $C$, **C**,
-# \left( C \right), and plain braces.
-DRESS = re.compile(
-    r"\\(?:text(?:bf|it|rm|sf)?|math(?:bf|it|rm|sf)|left|right|bf|rm)(?![A-Za-z])"
-    r"|\\[()\[\]\s,;!]|[{}$*~]")
-# Then a letter: in brackets of its own ("(C)", "(C) 27"), or followed by nothing or by what ends a
-# label ("C", "C. 27", "C: 27", "C) 27").
-LETTER = re.compile(
-    r"\(\s*([A-Za-z])\s*\)(?![^\s.:])"
-    r"|\[\s*([A-Za-z])\s*\](?![^\s.:])"
-    r"|([A-Za-z])\s*(?:$|\)|[.:](?![A-Za-z]))")
-
-
-# "(A) or (B)", "A. B. C", "(C) is wrong": a box that names no single letter.
-HEDGE = re.compile(r"^\s*(?:or|and|is)\b|(?:^|\s)[(\[]?[A-Z][)\].:](?:\s|$)")
-
-
-def extract_answer(text, n_choices):
+def extract_answer(text, n_choices, choices=()):
     r"""What the solver wrote -> the letter in its last complete box, or None.
 
     None is nothing usable, which scores 0 and stays in the group; a letter beyond the choices too.
-    In \boxed{C. 27} the letter decides, whatever text follows.
+    In \boxed{C. 27} the letter decides, whatever text follows. choices: the option texts; a box
+    that holds one of them means that option. What a box may look like: engine/letters.py.
 
     >>> extract_answer(r"Not \boxed{A}. So \boxed{\text{(C)}}", 4)
     'C'
     >>> extract_answer(r"\boxed{Because}", 4), extract_answer(r"\boxed{F}", 4)
     (None, None)
+    >>> extract_answer(r"\boxed{27}", 2, ["26", "27"])
+    'B'
     """
-    box = DRESS.sub(" ", last_boxed(text) or "").strip()
-    match = LETTER.match(box)
-    if match and HEDGE.search(box[match.end():]):
-        return None
-    letter = match[match.lastindex].upper() if match else None
-    return letter if letter and letter in ascii_uppercase[:n_choices] else None
-
-
-# Escaped braces are matched so that they do not count as braces.
-BRACE = re.compile(r"\\boxed\s*\{|\\\\(?!boxed)|\\[{}]|[{}]")
-
-
-def last_boxed(text):
-    r"""Text -> the content of the last complete \boxed{...}, or None.
-
-    A box that never closes does not count; of nested boxes, the inner.
-
-    >>> last_boxed(r"\boxed{1} then \boxed{\frac{1}{2}} and \boxed{3")
-    '\\frac{1}{2}'
-    """
-    open_braces, last = [], (0, 0)
-    for brace in BRACE.finditer(text):
-        if brace[0].endswith("{") and brace[0] != r"\{":
-            open_braces.append((brace.end(), brace[0] != "{"))
-        elif brace[0] == "}" and open_braces:
-            start, boxed = open_braces.pop()
-            if boxed:
-                last = max(last, (start, brace.start()))
-    return text[slice(*last)] if last[0] else None
+    return letter_in(last_boxed(text) or "", n_choices, choices)

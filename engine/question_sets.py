@@ -15,7 +15,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 
-from config import HUB
+from config import CHOICES, HUB
 from data import InputError, run_script
 from engine import flags
 from engine.readers import load_questions
@@ -114,6 +114,8 @@ def read_arguments(argv, about=None):
     add("--temperature", type=float, default=0.7, help="0: greedy (default 0.7)")
     add("--top_p", type=float, default=0.8, help="(default 0.8)")
     add("--top_k", type=int, default=20, help="0: all tokens (default 20)")
+    add("--prompts", choices=CHOICES["prompts"], default="plain",
+        help="what is asked: plain, or hard as in the paper's presets (default plain)")
     add("--max_response_tokens", type=int,
         help="answers are cut here (default 1024; 8192 for the authors' files)")
     add("--max_prompt_tokens", type=int, default=4096,

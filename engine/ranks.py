@@ -10,6 +10,9 @@
     from_main(value)        what the main rank computed, everywhere
     sum_gradients(params)   .grad -> the sum over ranks, in place
     is_main()               one rank writes files and talks
+    meet(cfg)               before anything else: InputError unless all were started alike
+    same(found, what)       InputError unless all ranks found the same
+    refuse(line)            an InputError of one rank ends all, with one line
     silent(seconds)         the ranks that have died
 
 With one process every function returns its argument, and that is the normal path. What a rank holds
@@ -19,8 +22,9 @@ A rank that dies (killed, out of memory, its machine gone) must end the run, not
 backends notice and some wait, so twice a second each rank counts up a key in the store that
 torchrun keeps, and reads the others' keys. Whoever sees an error asks silent() who is to blame, and
 a rank without a sign of life for two minutes ends the run even if no error was seen. A rank that
-knows that it cannot go on (fail) says so there, and the others end within a second.
+knows that it cannot go on (refuse) says so there, and the others end within seconds.
 """
+import json
 import os
 import signal
 import sys
@@ -31,14 +35,106 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from config import SETTINGS
+from data import InputError, complain
+
 # Of one rank for another that lives: no stage's shares may differ by more.
 WAIT = timedelta(minutes=30)
 # Seconds between two signs of life; seconds without one.
 BEAT, DEAD = 0.5, 120.0
 # Numbers that are added up in one message; a larger tensor goes alone.
 BUNDLE = 2 ** 22
-# The count of a rank that has left in good order, and of one that cannot go on.
-GONE, FAILED = 10 ** 9, 2 * 10 ** 9
+# The count of a rank that has left in good order; of one that was given something it cannot use.
+GONE = 10 ** 9
+REFUSED = 10 ** 12
+
+
+# The store that meet() opened: where rank 0 serves it, it lives as long as this.
+MET = []
+
+
+def meet(cfg, patience=timedelta(minutes=10)):
+    """Ranks tell each other their Config, or the InputError in its place, before anything is done.
+
+    InputError, the same on every rank, if one has one or if a field differs. Through the store
+    alone: no group can be made by ranks that do not agree on its kind.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    mine = {"error": str(cfg)} if isinstance(cfg, InputError) else {
+        "fields": {name: getattr(cfg, name) for name in SETTINGS}}
+    if world == 1:
+        if "error" in mine:
+            raise cfg
+        return
+    lacking = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if lacking:
+        raise InputError(f"WORLD_SIZE is {world} in the environment but {lacking[0]} is not set; "
+                         "start with torchrun, or unset WORLD_SIZE")
+    everyones = exchange(json.dumps(mine), world, patience)
+    complaint = disagreement([json.loads(text) for text in everyones])
+    if complaint:
+        raise InputError(complaint)
+
+
+def exchange(text, world, patience):
+    """Every rank's text -> all of them, in order of rank, on each."""
+    try:
+        store, rank, _ = next(dist.rendezvous("env://", timeout=patience))
+        MET.append(store)
+        store.set(f"meet/{rank}", text)
+        found = [store.get(f"meet/{r}").decode() for r in range(world)]
+        store.add("met", 1)
+        # who serves the store leaves last
+        end = time.monotonic() + 10
+        while rank == 0 and store.add("met", 0) < world and time.monotonic() < end:
+            time.sleep(0.02)
+        return found
+    except (RuntimeError, ValueError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise InputError(f"the {world} ranks did not find each other ({why})") from None
+
+
+def disagreement(everyones):
+    """[{"fields"} or {"error"} of each rank] -> what to say about them; None if all are alike."""
+    first = everyones[0]
+    for r, theirs in enumerate(everyones):
+        if "error" in theirs:
+            return theirs["error"] if "error" in first else f"rank {r}: {theirs['error']}"
+    for r, theirs in enumerate(everyones):
+        for name, value in theirs["fields"].items():
+            if value != first["fields"].get(name):
+                return (f"rank {r} was started with {name} = {value!r}, rank 0 with "
+                        f"{first['fields'].get(name)!r}; all ranks need the same command line")
+    return None
+
+
+def same(found, what):
+    """{name: anything JSON takes} of each rank. InputError on all unless all found the same.
+
+    what: the words between "rank 1 " and " rank 0", with {} for the names that differ.
+    """
+    everyones = gather([found], world())
+    for r, theirs in enumerate(everyones):
+        names = sorted({*theirs, *everyones[0]})
+        differ = [name for name in names if theirs.get(name) != everyones[0].get(name)]
+        if differ:
+            raise InputError(f"rank {r} {what.format(', '.join(differ))} rank 0; all ranks must "
+                             "read the same files")
+
+
+def refuse(line):
+    """An InputError's line: said once, by the first rank that has one, and the end of all ranks.
+
+    Those that have none may be waiting for this one, and end by their Pulse.
+    """
+    if Pulse.own is None:
+        if is_main():
+            complain(line)
+        return
+    if Pulse.own.first():
+        complain(line)
+    Pulse.own.counts(REFUSED)
+    Pulse.own.leave_last()
 
 
 def start(device):
@@ -217,40 +313,31 @@ class Pulse(threading.Thread):
                 if count != last[r] or count >= GONE:
                     seen[r] = now
             last = counts
-            if self.somebody_failed(counts):
-                # it has said why, and the main thread waits for it in vain; without torchrun the
-                # others read a store that ends with rank 0
-                time.sleep(2 * BEAT * (self.rank == 0))
-                os._exit(1)
+            if max(counts) >= REFUSED:
+                # it has said why
+                self.leave_last()
+                os._exit(2)
             dead = [r for r in range(self.world) if now - seen[r] > DEAD]
             if dead:
                 say_dead(dead, "the newest checkpoint is whole; --resume goes on from there")
                 # the main thread may be waiting for the dead, and cannot be woken
                 os._exit(1)
 
-    def somebody_failed(self, counts):
-        """Has another rank said that it cannot go on?"""
-        return any(count >= FAILED for r, count in enumerate(counts) if r != self.rank)
+    def first(self):
+        """Is this the first rank that has something to say?"""
+        try:
+            return self.store.add("said", 1) == 1
+        except RuntimeError:
+            return False
+
+    def leave_last(self):
+        """Without torchrun the store is rank 0's: the others have time to hear of an end."""
+        if self.rank == 0:
+            time.sleep(6 * BEAT)
 
     def stop(self):
         self.ended.set()
         self.counts(GONE)
-
-
-def fail(message):
-    """This rank cannot go on: say why, let the others end, and end with code 2.
-
-    Not by a clean exit, which waits for collectives that will not come. Where another rank has
-    said something of the kind already, it is left at that.
-    """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if not Pulse.own.somebody_failed(Pulse.own.counts()):
-        print(f"\n{message}", file=sys.stderr, flush=True)
-    Pulse.own.ended.set()
-    Pulse.own.counts(FAILED)
-    # until the others have read it
-    time.sleep(4 * BEAT)
-    os._exit(2)
 
 
 def silent(seconds=5):

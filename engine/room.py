@@ -22,7 +22,6 @@ may. tools/plan.py has the whole account, stage by stage; this one is within a q
 import math
 import os
 import shutil
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from data import InputError
 from engine import ranks
-from engine.cache import rows_that_fit
+from engine.cache import ROWS, rows_that_fit
 from engine.device import is_out_of_memory
 from engine.models import device_of, layer_weights
 
@@ -115,12 +114,27 @@ def needs(P, cfg, shape, P_gen=None):
     return BASE + 12 * both + at_work, on_disk(both, cfg)[0]
 
 
-def of_a_pass(s, cfg):
-    """Activations and logits of a pass that is full."""
+def of_a_pass(s, cfg, b=4):
+    """Activations and logits of a pass that is full, in numbers of b bytes."""
     X = cfg.tokens_at_once
-    layer = 4 * (6 * s.H + 4 * s.A + 4 * s.I) * X
-    kept = layer + 4 * s.layers * s.H * X if cfg.grad_checkpoint else s.layers * layer
-    return kept + 12 * s.V * min(X, cfg.logp_chunk)
+    layer = b * (6 * s.H + 4 * s.A + 4 * s.I) * X
+    kept = layer + b * s.layers * s.H * X if cfg.grad_checkpoint else s.layers * layer
+    return kept + (12 if b == 4 else 14) * s.V * min(X, cfg.logp_chunk)
+
+
+def on_a_gpu(P, cfg, shape, P_gen, R):
+    """-> bytes that a run takes at least on each of R GPUs, and in the memory of their machines.
+
+    A role at work holds 12 bytes a parameter, cut over the ranks; an update adds 4 and a pass,
+    sampling a whole copy. The cache takes what is left.
+    """
+    roles = P, P if P_gen is None else P_gen
+    k = R if R > 1 and cfg.shard != "false" else 1
+    b = 4 if cfg.dtype == "fp32" else 2
+    at_work = max(roles) if cfg.offload_idle else sum(roles)
+    copy = b * max(roles) if b == 2 or k > 1 else 0
+    least = 12 * at_work / k + max(4 * max(roles) / k + CERTAIN * of_a_pass(shape, cfg, b), copy)
+    return least, 12 * sum(roles) * R / k if cfg.offload_idle else 0
 
 
 def of_a_cache(s, cfg):
@@ -167,11 +181,14 @@ def free_disk(run):
 def refuse(cfg, P=None):
     """Raises InputError of one line where free memory or disk cannot hold a run of cfg.
 
-    P: parameters of the solver, counted by its config unless given. Memory is looked at on a CPU
+    P: parameters of the solver, counted by its config unless given. On a CPU memory is looked at
     with one process only. A model that cannot be read is left to whoever loads it.
     """
     sizes = sizes_of(cfg, P)
-    if sizes and ranks.world() == 1 and device_of(cfg).type == "cpu":
+    on_cuda = device_of(cfg).type == "cuda"
+    if sizes and on_cuda:
+        refuse_gpu(*sizes, ranks.world(), *gpu_memory(device_of(cfg)))
+    if sizes and ranks.world() == 1 and not on_cuda:
         refuse_memory(*sizes)
     if sizes:
         refuse_disk(*sizes)
@@ -206,7 +223,7 @@ def refuse_memory(P, cfg, shape, P_gen):
     if free is None or CERTAIN * memory <= free:
         return
     advice = "give a smaller --model"
-    for tokens, rows in smaller(cfg, shape):
+    for tokens, rows in smaller(cfg, rows_of(cfg, shape)):
         less = replace(cfg, tokens_at_once=tokens, rows_at_once=rows)
         if CERTAIN * needs(P, less, shape, P_gen)[0] <= free:
             advice = f"--tokens_at_once {tokens} --rows_at_once {rows} would fit"
@@ -215,35 +232,54 @@ def refuse_memory(P, cfg, shape, P_gen):
                      f"{gb(free)} are free; {advice}")
 
 
-def smaller(cfg, shape):
+def gpu_memory(device):
+    """-> bytes of this GPU, bytes free in its machine's memory or None, ranks on this machine."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return torch.cuda.mem_get_info(device)[1], free_memory(), local
+
+
+def refuse_gpu(P, cfg, shape, P_gen, R, total, free, local):
+    """R ranks, `local` of them on this machine; total: bytes of a GPU, free: of its machine."""
+    least, waiting = on_a_gpu(P, cfg, shape, P_gen, R)
+    if least > total:
+        advice = "more GPUs, or a smaller --model"
+        for tokens, _ in smaller(cfg, rows_of(cfg, shape)):
+            less = replace(cfg, tokens_at_once=tokens, grad_checkpoint=True)
+            if on_a_gpu(P, less, shape, P_gen, R)[0] <= total:
+                advice = f"--tokens_at_once {tokens} --grad_checkpoint true would fit"
+                break
+        raise InputError(f"model {cfg.model}: the run needs at least {gb(least)} on each of {R} "
+                         f"GPUs, which have {gb(total)}; {advice}")
+    if free is not None and waiting * local / R > free:
+        raise InputError(f"model {cfg.model}: the role that waits needs up to "
+                         f"{gb(waiting * local / R)} of this machine's memory, {gb(free)} are "
+                         "free; --offload_idle false keeps it on the GPUs")
+
+
+def smaller(cfg, rows):
     """Half of (tokens, rows) at once, a quarter, and so on, down to what is still of use."""
-    tokens, rows = cfg.tokens_at_once, rows_of(cfg, shape)
+    tokens = cfg.tokens_at_once
     while tokens > 256 or rows > cfg.answers_per_question:
         tokens = max(tokens // 2, min(tokens, 256))
         rows = max(rows // 2, min(rows, cfg.answers_per_question))
         yield tokens, rows
 
 
-def ran_out(error, cfg):
-    """Was it memory that a run ended for? Then one line says what to change -> True.
-
-    A rank among several does not return from here: it ends, and with it the run.
-    """
+def out_of_memory(error, cfg):
+    """What ended a run -> one line that says what to change, if it was memory; else None."""
     if not is_out_of_memory(error):
-        return False
-    tokens, rows = next(smaller(cfg), (cfg.tokens_at_once, cfg.rows_at_once))
+        return None
+    rows = cfg.rows_at_once or ROWS
+    tokens, rows = next(smaller(cfg, rows), (cfg.tokens_at_once, rows))
     less = f"--tokens_at_once {tokens} --rows_at_once {rows}"
     if device_of(cfg).type == "cuda" and not cfg.grad_checkpoint:
         less += " --grad_checkpoint true"
-    who = f"rank {ranks.rank()} of {ranks.world()} " if ranks.world() > 1 else ""
-    launcher = "torchrun ... train.py" if ranks.world() > 1 else "python train.py"
+    several = ranks.world() > 1
+    who = f"rank {ranks.rank()} of {ranks.world()} " if several else ""
+    launcher = "torchrun ... train.py" if several else "python train.py"
     why = " ".join(str(error).split())[:160]
-    message = (f"error: {who}ran out of memory, so the run has ended ({why}); go on from the "
-               f"newest checkpoint with: {launcher} --resume {cfg.run} {less}")
-    if ranks.world() > 1:
-        ranks.fail(message)
-    print(message, file=sys.stderr)
-    return True
+    return (f"{who}ran out of memory, so the run has ended ({why}); go on from the newest "
+            f"checkpoint with: {launcher} --resume {cfg.run} {less}")
 
 
 def refuse_disk(P, cfg, shape, P_gen):

@@ -34,6 +34,13 @@ import time
 from collections import deque
 from fractions import Fraction
 
+from engine import notation
+from engine.forms import (CROSS, as_intervals, both_signs, collection, folded, is_readable,
+                          is_words,
+                          named, same_record, split_top)
+from engine.notation import clean, exact
+from engine.units import converted, split_unit
+
 # Our own choice, as all numbers here: a longer text is not the final answer to anything, and counts
 # as not equal.
 MAX_CHARS = 2_000
@@ -48,6 +55,10 @@ STALL_SECONDS = 100
 MEMORY_BYTES = 1 << 30
 # Checks; below that a progress bar is noise.
 BAR_FROM = 100
+
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(notation.__file__)))
+WORK = "import sys; sys.path.append(sys.argv[1]); from engine.verify import work; work()"
 
 
 class Verifier:
@@ -160,7 +171,7 @@ class Worker:
     """A process, the pair it is busy with (None while it starts), and when to stop waiting for it.
 
     9^{9^9} keeps math-verify busy for hours, inside one call that no Python signal handler can
-    interrupt. So a worker is this file run as a script, and it forks a child that checks under an
+    interrupt. So a worker is a process of its own, and it forks a child that checks under an
     alarm of the kernel's. The alarm counts CPU time: on a busy machine a limit in wall-clock time
     turns right answers into unknown ones. A child that was too slow is forked again in
     milliseconds, while the import it inherits takes a second. A worker whose child crashes ends,
@@ -168,11 +179,12 @@ class Worker:
     """
 
     def __init__(self):
-        # -P: it imports nothing from this folder, whose statistics.py is not Python's own.
+        # -P, and the root behind everything else: no file of ours passes for a library's, as
+        # engine/statistics.py would for Python's own.
         # A session of its own: Ctrl-C stops the training script without a word from here, and the
         # worker ends when its input closes.
         self.process = subprocess.Popen(
-            [sys.executable, "-P", os.path.abspath(__file__)], stdin=subprocess.PIPE,
+            [sys.executable, "-P", "-c", WORK, ROOT], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0, start_new_session=True)
         self.replies = self.process.stdout
         self.pair = None
@@ -221,73 +233,61 @@ def cores():
 # ---------------------------------------------------------------- what can be told at a glance
 
 def decide(answer, truth, algebra=lambda answer, truth: None):
-    """True or False; where texts, numbers, words and units do not settle it, what
+    """True or False; where texts, records, numbers, words and units do not settle it, what
     algebra(answer, truth) says, by default None.
 
-    >>> decide("0.5", r"\\frac{1}{2}"), decide("10 cm", "10 m")
-    (True, False)
-    >>> decide("n = 033", "33"), decide("2^5", "32")
-    (True, None)
+    >>> decide("0.5", r"\\frac{1}{2}"), decide("10 cm", "10 m"), decide("4-1", "5-2")
+    (True, False, False)
+    >>> decide("n = 033", "33"), decide("2^{70}", "2^{70}+1"), decide("x + x", "2x")
+    (True, False, None)
     """
     if answer is None or max(len(answer), len(truth)) > MAX_CHARS:
         return answer == truth
     answer, truth = clean(answer), clean(truth)
-    if not answer or not truth:
+    if not answer.strip("{} ") or not truth.strip("{} "):
         return False
-    verdicts = []
-    for side in sides(answer, truth):
-        a, t, verdict = compare(side, truth)
-        verdicts.append(algebra(a, t) if verdict is None else verdict)
-    if False in verdicts:
-        return False
-    return None if None in verdicts else True
-
-
-REWRITES = [(re.compile(pattern), new) for pattern, new in [
-    (r"\s+", " "),
-    (r"\\(?:left|right|displaystyle|boldsymbol)(?![A-Za-z])|\\!", ""),
-    (r"−", "-"),
-    (r"½", r"\\frac12"),
-    (r"(?<=[A-Za-z0-9)])²(?![⁰¹²³⁴-⁹])", "^2"),
-    (r"√ ?(\d+|[a-z])", r"\\sqrt{\1}"),
-    (r"∞|(?<![\\A-Za-z])(?:inf|infinity)(?![A-Za-z])", r"\\infty "),
-    (r"\\varnothing(?![A-Za-z])", r"\\emptyset"),
-    (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
-    (r"°|\^ ?\{ ?\\circ ?\}|\^ ?\\circ(?![A-Za-z])|\\degree(?![A-Za-z])", r"^\\circ"),
-    (r"(?<=\d) ?(?:\\text\{ ?degrees? ?\}|degrees?(?![A-Za-z]))", r"^\\circ"),
-    # 10{,}000 and 10\,000: not 1,\,200, which is a list
-    (r"(?<=\d)(?:\{,\}|\\,|\\ )(?=\d{3}(?!\d))", ""),
-    # [0,1] U [2,3]
-    (r"(?<=[\])]) ?U ?(?=[\[(])", r"\\cup "),
-    (r"^(?:[Tt]he )?(?:final )?[Aa]nswer(?: is|:)? ", ""),
-    # space around it, and one full stop: 0.333... is not 0.333
-    (r"^(?:\\[,; ]| )+|(?:\\[,; ]|\\q?quad| )+$|(?<!\.)\.$", ""),
-]]
-WRAPPER = re.compile(r"\\\((.*)\\\)|\\\[(.*)\\\]|\$\$?([^$]*)\$\$?|\*\*([^*]*)\*\*|`([^`]*)`"
-                     r"|\\(?:boxed|text(?:bf|it|rm|sf)?|math(?:bf|it|rm|sf)) ?\{([^{}]*)\}")
-
-
-def clean(text):
-    """The text without what changes no meaning: dollars, bold, a box, a text command around all of
-    it, odd space and other spellings.
-    """
-    # wrappers within wrappers
-    for _ in range(4):
-        for pattern, new in REWRITES:
-            text = pattern.sub(new, text)
-        match = WRAPPER.fullmatch(text)
-        if not match:
-            break
-        text = match[match.lastindex]
-    return text.strip()
+    return same(answer, truth, algebra)
 
 
 # x, x_1, f(x), \theta, \angle ABC
-SYMBOL = r"\\?[A-Za-z]+(?: ?\{\w+\}| [A-Za-z]+)*'?(?:_\w|_\{\w+\})?(?:\([\w, ]+\))?"
-# also m + n, as the AIME asks
-LABEL = re.compile(rf"(?!.*(?:sqrt|frac|sin|cos|tan|log|ln|exp|max|min|gcd)){SYMBOL}"
+SYMBOL = r"\\?[A-Za-z]+(?: ?\{\w+\}| [A-Za-z]+)*'*(?:_\w|_\{\w+\})?(?:\([\w, ]+\))?"
+# not = 5, twice x = 10
+OTHERWISE = (r"\b(?:not|no|never|isn|wrong|incorrect|false|twice|double|triple|half|third|quarter"
+             r"|square|squared|cube|root|minus|negative|inverse|either|neither|least|most|about"
+             r"|approximately|over|mod|times|plus|opposite|reciprocal|log|non|un)\b")
+# also m + n, as the AIME asks; (x, y)
+LABEL = re.compile(rf"(?!.*(?:sqrt|frac|sin|cos|tan|log|ln|exp|max|min|gcd|lcm))"
+                   rf"(?!.*{OTHERWISE}){SYMBOL}"
                    rf"(?: ?\+ ?{SYMBOL})*")
-LIST = re.compile(r"[<>,;&!]|\\(?:leq?|geq?|neq?|text|begin|in)(?![A-Za-z])| or | and ")
+POINT = re.compile(r"\([a-z](?:, ?[a-z])*\)")
+LIST = re.compile(r"[<>,;&!]|\\(?:le|ge|ne|begin|in|approx)(?![A-Za-z])| or | and "
+                  r"|\\text ?\{ ?(?:and|or)\b")
+
+
+def same(answer, truth, algebra, inside=False):
+    """Two clean texts -> True, False, or None. inside: both are parts of a collection."""
+    if answer == truth:
+        return True
+    a, t = unlabelled(answer), unlabelled(truth)
+    if a and t and a[0].replace(" ", "") == t[0].replace(" ", ""):
+        return same(a[1], t[1], algebra)
+    if t and "=" not in answer:
+        return compare(answer, t[1], algebra, inside)
+    if point := POINT.match(answer):
+        rest = answer[point.end():].strip()
+        if rest.startswith("=") and "=" not in truth:
+            answer = rest[1:].strip()
+    parts = sides(answer, truth)
+    return every(compare(part, truth, algebra, inside, len(parts) > 1) for part in parts)
+
+
+def unlabelled(text):
+    """x = 5 -> ("x", "5"); None for a text that is no symbol with its value."""
+    parts = text.split("=")
+    if len(parts) == 2 and LABEL.fullmatch(parts[0].strip()) and parts[1].strip():
+        if parts[0].strip() != parts[1].strip() and not LIST.search(parts[1]):
+            return parts[0].strip(), parts[1].strip()
+    return None
 
 
 def sides(answer, truth):
@@ -299,156 +299,164 @@ def sides(answer, truth):
     nested = any(part.count("{") != part.count("}") for part in parts)
     if "=" in truth or len(parts) == 1 or not all(parts) or nested or LIST.search(answer):
         return [answer]
+    # x = x says nothing
+    if len(set(parts)) == 1:
+        return [answer]
     return parts[1:] if LABEL.fullmatch(parts[0]) else parts
 
 
-def compare(answer, truth):
-    """-> (answer, truth, verdict): without their units if those allow it; verdict None where it
-    takes algebra.
+def compare(answer, truth, algebra, inside=False, arithmetic=False):
+    """Two sides -> True, False, or None. Exact before algebra, and what is no mathematics first.
+
+    arithmetic: the answer is a side of an equation, where 10 - 3 is no range.
     """
+    if answer == truth:
+        return True
+    if is_words(answer) and is_words(truth):
+        return folded(answer) == folded(truth)
+    known = same_record(answer, truth, arithmetic)
+    if known is not None:
+        return known
+
     (a, unit_a), (t, unit_t) = split_unit(answer), split_unit(truth)
     x, y = number(a), number(t)
-    if any(bool(odd.search(answer)) != bool(odd.search(truth)) for odd in ODD):
-        return a, t, False
-
-    # no conversion: 3 km and 3000 m count as different
     if unit_a and unit_t and unit_a != unit_t:
-        return a, t, False
+        return bool(converted(x, unit_a, y, unit_t))
     if unit_a != unit_t:
-        with_unit = answer if unit_a else truth
-        if not is_omissible(unit_a or unit_t, with_unit, x, y):
-            return answer, truth, None
+        unit = unit_a or unit_t
         # 50% is 0.5, and 50 where the question asks for per cent
-        if "%" in (unit_a, unit_t):
+        if unit == "%":
+            if x is None or y is None:
+                return False
             part, bare = (x, y) if unit_a else (y, x)
-            return a, t, bare == part / 100 or bare == part > 1
+            return bare == part / 100 or bare == part > 1
+        if unit == "^\\circ" and (x is None or y is None):
+            a, t = answer, truth
 
-    if a == t or x is not None and y is not None:
-        return a, t, a == t or x == y
-    # algebra would read "tea" as t e a, and so as "eat"
-    if is_words(a) and is_words(t):
-        return a, t, folded(a) == folded(t)
-    # a set is no tuple
-    return a, t, False if {opening(a), opening(t)} == {"{", "("} else None
-
-
-# Roughly equal is not equal; 0,500 is not 500.
-ODD = [re.compile(r"\\approx|\\sim|≈"), re.compile(r"^[+-]?0,\d{3}$")]
-
-
-def opening(text):
-    return text.removeprefix("\\")[:1]
-
-
-SIGN = r"(?P<sign>[+-]?) ?"
-DECIMAL = r"(?P<decimal>(?:[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?: \d{3})+|\d+)(?:\.\d*)?|\.\d+)"
-POWER = (r"(?:[eE](?P<e>[+-]?\d{1,3})"
-         r"| ?(?:\\times|\\cdot|×|\*) ?10 ?\^ ?"
-         r"(?:(?P<p>\d)|\{(?P<q>[+-]?\d{1,3})\}|(?P<r>-?\d{1,3})))?")
-MIXED = r"(?:(?P<whole>\d+) )?(?P<top>\d+) ?/ ?(?P<bottom>\d+)"
-REPEATING = r"(?P<start>\d*\.\d*)\\overline ?\{(?P<period>\d+)\}"
-NUMBER = re.compile(f"{SIGN}(?:{DECIMAL}{POWER}|{MIXED}|{REPEATING})", re.ASCII)
-FRAC = re.compile(r" ?\\frac ?(?:\{ ?(-?\d+) ?\} ?\{ ?(\d+) ?\}|(\d) ?(\d))", re.ASCII)
+    if a == t:
+        return True
+    if x is not None and y is not None:
+        return x == y
+    return compare_parts(both_signs(a), both_signs(t), algebra, inside)
 
 
 def number(text):
-    r"""A plain number as an exact Fraction, otherwise None. Mixed numbers: 2\frac{1}{3} is 7/3.
+    """exact(), but (1,000) is a pair."""
+    return None if text[:1] in ("(", "[") and "," in text else exact(text)
 
-    >>> number("1,234.5"), number(r"1.5 \times 10^{-3}"), number(r"-2\frac13")
-    (Fraction(2469, 2), Fraction(3, 2000), Fraction(-7, 3))
-    >>> number("1, 234"), number("007"), number("2x")
-    (None, Fraction(7, 1), None)
+
+def compare_parts(answer, truth, algebra, inside):
+    """Collections part by part, intervals; then texts that algebra cannot read, then algebra."""
+    one, other = as_intervals(answer), as_intervals(truth)
+    if one and other and (one[0] or other[0]):
+        if one[0] and other[0] and one[0] != other[0]:
+            return False
+        verdict = same_union(one[1], other[1], algebra)
+        if verdict is not False or "\\cup" not in one[1] + other[1]:
+            return verdict
+    answer, truth = (re.sub(r"^[a-z] ?\\in ?(?=\\\{)", "", text) for text in (answer, truth))
+
+    # 38,790,683 is a number and no list
+    one = collection(answer) if number(answer) is None else None
+    other = collection(truth) if number(truth) is None else None
+    # 3 and 4 is not 3 or 4
+    joints = [set(JOINT.findall(text)) for text in (answer, truth)]
+    if joints in ([{"and"}, {"or"}], [{"or"}, {"and"}]):
+        return False
+    if one and other:
+        return same_collection(one, other, algebra)
+    if one or other:
+        single = truth if one else answer
+        brackets, parts = one or other
+        if inside or number(single) is not None and (len(parts) > 1 or not parts):
+            return False
+        if brackets == "" and not re.search(r"=|\\", single):
+            return False
+
+    # a statement without a letter, as 1 = 2, says nothing that algebra could compare
+    a, t = named([answer, truth])
+    if CROSS.search(answer) or CROSS.search(truth):
+        return folded(answer) == folded(truth)
+    if not is_readable(a) or not is_readable(t) or is_empty(answer) or is_empty(truth):
+        return folded(answer) == folded(truth)
+    return algebra(a, t)
+
+
+def is_empty(text):
+    left, equals, right = text.partition("=")
+    return bool(equals) and (left.strip() == right.strip()
+                             or number(left) is not None and number(right) is not None)
+
+
+def same_union(one, other, algebra):
+    parts = [split_top(text, "\\cup") for text in (one, other)]
+    return same_collection(("", parts[0]), ("", parts[1]), algebra)
+
+
+JOINT = re.compile(r"(?<![A-Za-z])(?:and|or)(?![A-Za-z])")
+
+ORDERED = {"t", "f", "true", "false", "yes", "no"}
+# Parts of a collection that are compared each with each.
+MAX_PARTS = 40
+
+
+def same_collection(one, other, algebra):
+    """Two (brackets, parts) -> True, False, or None. A set is no tuple; a bare list has no order,
+    unless the other is a tuple.
     """
-    slashed = FRAC.sub(lambda frac: f" {frac[1] or frac[3]}/{frac[2] or frac[4]}", text)
-    match = NUMBER.fullmatch(slashed.strip())
-    if not match or match["bottom"] and not int(match["bottom"]):
-        return None
-    if match["top"]:
-        value = int(match["whole"] or 0) + Fraction(int(match["top"]), int(match["bottom"]))
-    elif match["period"]:
-        places = len(match["start"].split(".")[1])
-        nines = 10 ** len(match["period"]) - 1
-        repeated = Fraction(int(match["period"]), 10 ** places * nines)
-        value = Fraction("0" + match["start"]) + repeated
-    else:
-        power = match["e"] or match["p"] or match["q"] or match["r"] or 0
-        value = Fraction(re.sub("[, ]", "", match["decimal"])) * Fraction(10) ** int(power)
-    return -value if match["sign"] == "-" else value
+    (open_a, a), (open_t, t) = one, other
+    if open_a != open_t and {open_a, open_t} not in ({"", "{}"}, {"", "()"}):
+        return False
+    ordered = open_a not in ("", "{}") or open_t not in ("", "{}")
+    # T, F, T: answers to several questions
+    ordered = ordered or open_a == "" and all(part.casefold() in ORDERED for part in a)
+    if (ordered or open_a == open_t == "") and len(a) != len(t):
+        return False
+    if ordered and open_a != open_t:
+        a, t = coordinates(a), coordinates(t)
+    if ordered:
+        return every(same(x, y, algebra, True) for x, y in zip(a, t))
+    if min(len(a), len(t)) == 0 or max(len(a), len(t)) > MAX_PARTS:
+        return set(a) == set(t)
+
+    if open_a == open_t == "":
+        return matched(a, t, algebra)
+    rows = []
+    for x in a:
+        rows.append([same(x, y, algebra, True) for y in t])
+    columns = zip(*rows)
+    return every([*map(some, rows), *map(some, columns)])
 
 
-SPELLINGS = {
-    "mm": "millimeter millimetre", "cm": "centimeter centimetre", "m": "meter metre",
-    "km": "kilometer kilometre", "in": "inch inches", "ft": "foot feet", "yd": "yard", "mi": "mile",
-    "g": "gram", "kg": "kilogram", "s": "second sec", "min": "minute", "h": "hour hr", "day": "",
-    "week": "", "year": "", "L": "liter litre", "mL": "milliliter", "$": "dollar", "cent": "",
-    "%": "percent", "mph": "", "N": "newton", "J": "joule", "unit": "", "^\\circ": "",
-}
-# any spelling of a unit -> its symbol
-UNITS = {}
-for symbol, names in SPELLINGS.items():
-    UNITS |= dict.fromkeys([symbol, *names.split()], symbol)
-MONEY = re.compile(r"(-?)(\\?\$|[€£]) ?(?=[\d.])")
-UNIT = re.compile(
-    r"(?<=[\d)}])\.?(?P<gap>(?: |\\[,; ]|~)*)"
-    r"(?:(?P<symbol>\\?%|\^\\circ)|(?P<bare>[A-Za-z]+(?:[/ ][A-Za-z]+)*)"
-    r"|\\(?:text|textrm|mathrm|mbox|rm) ?\{ ?(?P<dressed>[^{}]+?) ?\})"
-    r"(?: ?\^ ?\{?(?P<power>[23])\}?)?$")
+def coordinates(parts):
+    """y = 4, x = 3 -> 3, 4; other parts as they are."""
+    labelled = [unlabelled(part) for part in parts]
+    return [value for _, value in sorted(labelled)] if all(labelled) else parts
 
 
-def split_unit(text):
-    r"""-> (text, None), or the value and its unit in one spelling.
-
-    A \text after a number counts as a unit, whatever it says.
-
-    >>> split_unit("5 metres"), split_unit(r"3 \text{ square feet}"), split_unit("2x")
-    (('5', 'm'), ('3', 'ft^2'), ('2x', None))
-    """
-    money, match = MONEY.match(text), UNIT.search(text)
-    if money:
-        return money[1] + text[money.end():], money[2].removeprefix("\\")
-    if not match or match["bare"] and is_product(text[:match.start()], match["gap"], match["bare"]):
-        return text, None
-
-    name = (match["symbol"] or match["bare"] or match["dressed"]).removeprefix("\\")
-    name = re.sub(r"\bcubic (\w+)", r"\1^3", name)
-    name = re.sub(r"\b(?:square|sq) (\w+)", r"\1^2", name).replace(" per ", "/")
-    name = re.sub("[A-Za-z]+", in_one_spelling, name)
-    return text[:match.start()], name + (f"^{match['power']}" if match["power"] else "")
+def matched(a, t, algebra):
+    """Two lists of one length -> is one the other in some order? 2, 2, 3 is not 2, 3, 3."""
+    left = list(t)
+    verdicts = []
+    for x in a:
+        found = [same(x, y, algebra, True) for y in left]
+        verdicts.append(some(found))
+        if True in found:
+            left.pop(found.index(True))
+        elif None in found:
+            left.pop(found.index(None))
+    return every(verdicts)
 
 
-def in_one_spelling(word):
-    """A match of a word -> the symbol of that unit, or the word without the s of a plural."""
-    singular = word[0].removesuffix("s")
-    return UNITS.get(word[0]) or UNITS.get(singular, singular)
+def every(verdicts):
+    """False if one is, otherwise None if one is, otherwise True."""
+    verdicts = list(verdicts)
+    return False if False in verdicts else None if None in verdicts else True
 
 
-def is_product(value, gap, letters):
-    """2x, 2 x, 2ab and 2m are products; 5 m, 5cm and 5 apples have a unit."""
-    if letters in UNITS:
-        return not gap and len(letters) == 1
-    return not gap or number(value) is None or not re.search("/|[a-z]{3}", letters)
-
-
-def is_omissible(unit, text, x, y):
-    """Whether one side may come without the unit: only a known one, as 5 million is not 5, and not
-    5 m, which may be 5 times m.
-    """
-    if unit in ("%", "^\\circ"):
-        return x is not None and y is not None
-    known = unit in "€£" or all(word in UNITS for word in re.findall("[^^/23 ]+", unit))
-    return known and not re.search(r"\d ?[A-Za-z]$", text)
-
-
-def is_words(text):
-    return all(character.isalpha() or character == " " for character in text)
-
-
-def folded(text):
-    """Words without what does not tell answers apart: capitals (but x is not X), "the", space."""
-    bare = text.replace(" ", "")
-    if len(bare) < 3 and bare.casefold() != "no":
-        return bare
-    return re.sub("^the ", "", text.casefold()).replace(" ", "")
+def some(verdicts):
+    verdicts = list(verdicts)
+    return True if True in verdicts else None if None in verdicts else False
 
 
 # ---------------------------------------------------------------- inside a worker
@@ -489,7 +497,7 @@ def serve(replies):
 
 
 def algebra(answer, truth):
-    """math-verify's word on two LaTeX texts.
+    """math-verify's word on two LaTeX texts, where exact arithmetic agrees.
 
     Only what it reads as a whole counts: no picking of numbers out of sentences. What it cannot
     read, or has no memory for, it calls not equal. Its own timers are switched off: they are signal
@@ -497,11 +505,12 @@ def algebra(answer, truth):
     """
     from math_verify import verify
     gold, target = read(truth), read(answer)
-    # Reference first: the order matters for relations and sets. Floats to 12 digits: a rounded
-    # number is another number.
+    # Reference first: the order matters for relations and sets.
     equal = verify(gold, target, float_rounding=12, allow_set_relation_comp=True,
                    timeout_seconds=None)
-    return equal or same_solutions(gold[:1], target[:1])
+    if equal or same_solutions(gold[:1], target[:1]):
+        return not differ(gold[0], target[0])
+    return False
 
 
 def read(text):
@@ -514,16 +523,91 @@ def read(text):
     return parse(rf"\boxed{{{spell_out(text)}}}", [config], parsing_timeout=None)
 
 
+DECIMAL = re.compile(r"(?<![\d.,])(\d*)\.(\d+)(?![\d.,])")
+
+
+def as_fraction(decimal):
+    digits = (decimal[1] + decimal[2]).lstrip("0") or "0"
+    return rf"(\frac{{{digits}}}{{1{'0' * len(decimal[2])}}})"
+
+
 def spell_out(text):
-    """Degrees as multiples of pi, i as the root of -1, one plus-minus as a list of two."""
-    text = re.sub(r"(\d+(?:\.\d+)?) ?\^\\circ", r"(\1 \\cdot \\frac{\\pi}{180})", text)
+    """Decimals as fractions, which are exact; degrees as multiples of pi, i as the root of -1."""
+    text = DECIMAL.sub(as_fraction, text)
+    text = re.sub(r"(\d+(?:\.\d+)?|\([^()]*\)) ?\^\\circ", r"(\1 \\cdot \\frac{\\pi}{180})", text)
     # there, i is an index
     if "_" not in text and "\\sum" not in text:
         text = re.sub(r"(?<![A-Za-z\\])i(?![A-Za-z])", r"\\sqrt{-1}", text)
-    signs = re.findall(r"±|\\pm|\\mp", text)
-    if len(signs) == 1 and "," not in text:
-        text = f"{text.replace(signs[0], ' + ')}, {text.replace(signs[0], ' - ')}"
     return text
+
+
+# Decimal places to which two numbers must agree: math-verify compares about 15.
+PLACES = 100
+# Where formulas are compared: any two points that nobody chooses.
+POINTS = (Fraction(1237, 1009), Fraction(3571, 1597))
+
+
+def differ(one, other):
+    """Whether two objects that math-verify calls equal are told apart by more digits.
+
+    Numbers at PLACES digits, formulas at POINTS, tuples, intervals and matrices part by part,
+    equations by the ratio of what they set to zero.
+    """
+    import sympy
+    if isinstance(one, sympy.logic.boolalg.BooleanAtom):
+        return True
+    if isinstance(one, sympy.MatrixBase) and isinstance(other, sympy.MatrixBase):
+        return any(map(differ, one, other))
+    if isinstance(one, sympy.Expr) and isinstance(other, sympy.Expr):
+        if isinstance(one, sympy.MatrixExpr) or isinstance(other, sympy.MatrixExpr):
+            return False
+        return any(told_apart(one, other, values) for values in points(one, other))
+    if isinstance(one, sympy.Interval) and isinstance(other, sympy.Interval):
+        return differ(one.start, other.start) or differ(one.end, other.end)
+    if isinstance(one, sympy.FiniteSet) and isinstance(other, sympy.FiniteSet):
+        return len(one) == len(other) == 1 and any(map(differ, one, other))
+    if isinstance(one, sympy.Eq) and isinstance(other, sympy.Eq):
+        return different_equations(one, other)
+    return False
+
+
+def points(*formulas):
+    import sympy
+    letters = sorted(set().union(*(formula.free_symbols for formula in formulas)), key=str)
+    found = []
+    for point in POINTS:
+        shifted = [sympy.Rational(point) + sympy.Rational(i, 7) for i in range(len(letters))]
+        found.append(dict(zip(letters, shifted)))
+    return found if letters else found[:1]
+
+
+def told_apart(one, other, values):
+    import sympy
+    a, b = sympy.sympify(one).subs(values), sympy.sympify(other).subs(values)
+    if a == b:
+        return False
+    # each for itself: a difference of nought is looked for through ever more digits
+    a, b = a.evalf(PLACES + 10), b.evalf(PLACES + 10)
+    gap, size = a - b, abs(a) + abs(b)
+    if not gap.is_number or not size.is_number or not gap.is_finite or not size.is_finite:
+        return False
+    return bool(abs(gap) > size * sympy.Rational(1, 10 ** PLACES))
+
+
+def different_equations(one, other):
+    import sympy
+    ratios = []
+    for values in points(one.lhs - one.rhs, other.lhs - other.rhs):
+        a = (one.lhs - one.rhs).subs(values).evalf(PLACES + 10)
+        b = (other.lhs - other.rhs).subs(values).evalf(PLACES + 10)
+        if not a.is_number or not b.is_number or b == 0:
+            return False
+        ratios.append(a / b)
+    # 0 = x(x - 1) has the solutions of x^2 = x, and a constant ratio
+    if any(len(side.free_symbols) < 1 for side in (one, other)):
+        return False
+    gap = abs(ratios[0] - ratios[-1])
+    return bool(gap.is_number and gap > abs(ratios[0]) * sympy.Rational(1, 10 ** (PLACES - 10)))
 
 
 def same_solutions(gold, target):
@@ -549,7 +633,3 @@ def limit_memory():
     except (ValueError, OSError):
         # macOS refuses, and so does a lower limit that is already set; the time limit still holds
         pass
-
-
-if __name__ == "__main__":
-    work()

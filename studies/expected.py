@@ -268,7 +268,7 @@ def takes(solver, tree, parent, token, P, closing, cfg):
     text = solver.tokenizer.decode(tokens, skip_special_tokens=True)
     full = len(tokens) >= cfg.max_response_tokens
     if ends or full or solver_role.last_boxed(text) is not None:
-        letter = solver_role.extract_answer(text, len(tree.question.choices))
+        letter = solver_role.given_answer(tree.question, text)
         tree.leaves[tree.add(parent, token)] = letter == tree.question.letter
         return False
     return P > FOLLOW

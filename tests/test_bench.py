@@ -174,6 +174,17 @@ def test_an_iteration_composed_of_plain_parts_ends_where_ours_does(make_policy):
     assert torch.allclose(results["ours"], results["plain"], atol=1e-4)
 
 
+def test_sampling_with_copied_keys_draws_the_same_tokens(make_policy):
+    policy, cfg = make_policy()
+    policy.prompt_ids = prompt_ids
+    w = bench.make_world(policy, cfg, Q=2, m=4, lengths=SHORT)
+    w.asked = bench.ask(policy, ARGS, cfg)
+    stage = bench.sampling_stage(w, ARGS)
+    results = run_all(stage)
+    assert stage.difference(results) == 0
+    assert sum(map(len, results["ours"])) == stage.work["ours"] > 0
+
+
 def test_what_another_model_wrote_is_scored_where_rewards_differ(make_policy):
     """The writer's words are taken modulo the model's.
 

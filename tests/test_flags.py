@@ -136,6 +136,8 @@ def test_flags_arrive_in_the_type_of_their_field(words, name, value):
     (["--max_choices", "27"], ["max_choices = 27", "26"]),
     (["--max_chunk_tokens", "512"], ["max_chunk_tokens = 512", "max_prompt_tokens = 512"]),
     (["--reward", "spicy"], ["reward = 'spicy'", "influence"]),
+    (["--reward", "influence + spicy"], ["reward = 'influence + spicy'", "'spicy' is no reward"]),
+    (["--reward", "spice:grpo"], ["reward = 'spice:grpo'", "colon one of dugrpo", "'grpo'"]),
     (["--similarity", "cos"], ["similarity = 'cos'", "preconditioned_cosine"]),
     (["--advantage", "grpo"], ["advantage = 'grpo'", "dugrpo, group_std, batch_std, none"]),
     (["--sampler", "vlm"], ["sampler = 'vlm'", "auto, plain, vllm"]),

@@ -8,6 +8,7 @@
     influence   influence_scores; the plain way; bare passes over the same trees      5x, 1.10
     random      the same for answers of random tokens, which have nothing in common   5x, 1.10
     decode      a sampling step at --columns columns: ours; copied keys and values    1.5x
+    sampling    the three sampling stages of an iteration: ours; copied keys and values  -
     rollouts    sample; model.generate; transformers' continuous batching       2.5x, 1.5x
     update      an AdamW step: trees; padded rows; TRL's GRPOTrainer, if installed    -
     iteration   a whole one: ours; padded rows, generate and the plain influence      3x
@@ -38,6 +39,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate, chain
 from statistics import median
+from unittest.mock import patch
 
 import torch
 import transformers
@@ -57,6 +59,7 @@ from dugrpo import center
 from influence import dev_gradient, influence_scores
 from dugrpo import has_gradient
 from policy import Policy, update
+import sampling
 from sampling import sample
 
 # tokens, from and to
@@ -312,6 +315,31 @@ def decode_stage(w, args, steps=5):
     targets = [("copied", "ours", "at least", 1.5 if shared else 0.95)]
     work = dict.fromkeys(variants, steps * args.rows)
     return Stage("decode", "token", work, variants, targets, difference, reset)
+
+
+def sampling_stage(w, args):
+    """The three sampling stages of an iteration, ours and with copied keys and values.
+
+    A row's random numbers are the same both ways; rounding may still turn a token, and a row ends
+    elsewhere then.
+    """
+    policy, draws = draws_of(w.policy, args, w.cfg)
+    cfg = replace(w.cfg, rows_at_once=args.rows)
+
+    def run(kind):
+        groups = []
+        with patch.object(sampling, "rows_for", lambda _, model: kind(model, policy.device)):
+            for i, prompts in enumerate(w.asked.prompts):
+                groups += sample(policy, prompts, args.answers, ("bench", i), cfg, **draws)
+        return [x.response for x in rollouts_of(groups)]
+
+    def difference(results):
+        pairs = list(zip(results["ours"], results["copied"]))
+        return sum(ours != copied for ours, copied in pairs) / len(pairs)
+
+    variants = {"ours": partial(run, Running), "copied": partial(run, Copying)}
+    work = dict.fromkeys(variants, sum(map(count, w.asked.groups)))
+    return Stage("sampling", "token", work, variants, [("copied", "ours", "", None)], difference)
 
 
 def moments_after(step, params, optimizer):
@@ -619,9 +647,9 @@ def memory(w):
 
 # `memory` is of one question, and no matter of time
 STAGES = {"influence": influence_stage, "random": random_stage, "decode": decode_stage,
-          "rollouts": rollouts_stage, "update": update_stage, "iteration": iteration_stage,
-          "questions": questions_stage, "answers": answers_stage, "lengths": lengths_stage,
-          "sizes": sizes_stage, "ranks": ranks_stage, "memory": None}
+          "sampling": sampling_stage, "rollouts": rollouts_stage, "update": update_stage,
+          "iteration": iteration_stage, "questions": questions_stage, "answers": answers_stage,
+          "lengths": lengths_stage, "sizes": sizes_stage, "ranks": ranks_stage, "memory": None}
 DEFAULT = "influence,random,decode,rollouts,update,iteration,questions,answers,lengths,memory"
 
 
@@ -695,7 +723,7 @@ def prepare(args):
         policy = Policy("solver", args.model, 1e-5, cfg)
     w = make_world(policy, cfg, args.questions, args.answers, LENGTHS[args.lengths])
 
-    if {"influence", "iteration"} & set(args.stages):
+    if {"influence", "iteration", "sampling"} & set(args.stages):
         writer = Policy("solver", args.written_by, 1e-5, cfg) if args.written_by else None
         w.asked = ask(policy, args, replace(cfg, rows_at_once=args.rows), writer)
     return w

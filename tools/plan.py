@@ -148,8 +148,13 @@ def update_stage(name, role, kind, p):
                  through=sum(x.tokens for x in found), flops=flops, moved=moved, seconds=seconds)
 
 
+def update_solver_stage(p):
+    kind = "dev" if p.cfg.train_on == "dev" else "answer"
+    return update_stage("update_solver", "solver", kind, p)
+
+
 def influence_stage(p):
-    if p.cfg.reward != "influence":
+    if not p.cfg.by_influence:
         return Stage("influence")
     s, dev, groups = p.shapes["solver"], p.groups("dev", kept=True), p.groups("answer", kept=True)
     found, most, flops, moved, seconds = training(p, s, [dev] if dev else [])
@@ -210,7 +215,7 @@ STAGES = {
     "answer": partial(sampling_stage, "answer", "solver", "answer"),
     "influence": influence_stage,
     "update_generator": partial(update_stage, "update_generator", "generator", "draft"),
-    "update_solver": partial(update_stage, "update_solver", "solver", "answer"),
+    "update_solver": update_solver_stage,
     "evaluate": partial(sampling_stage, "evaluate", "solver", "test"),
     "checkpoint": checkpoint_stage,
 }
@@ -239,7 +244,7 @@ def plan(p):
 def minutes(p, stages):
     """Of an average iteration: some stages are not in each."""
     every = {"evaluate": p.cfg.eval_every, "checkpoint": p.cfg.checkpoint_every}
-    if p.cfg.reward != "influence":
+    if not p.cfg.by_influence:
         every["dev"] = p.cfg.dev_every
     return sum(stage.seconds / every.get(stage.name, 1) for stage in stages.values()) / 60
 

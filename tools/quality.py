@@ -51,6 +51,7 @@ from toy import truth, world
 from data import Document, InputError, Question, Rollout, keep_fitting, run_script, shorten
 from engine.readers import load_documents
 from engine.finished import Finished, digest, model_stamp
+from engine.models import messages
 from evaluate import PIECE, columns, percent, sample_answers
 from policy import Policy
 from solver import given_answer
@@ -172,7 +173,8 @@ def write(t, folder, base, documents, cfg, args, finished):
     generator = Policy("generator", folder, 0.0, cfg)
 
     def length(document):
-        return len(generator.prompt_ids(generator_role.prompt_text(document)))
+        asked = generator_role.prompt_text(document, prompts=cfg.prompts)
+        return len(generator.prompt_ids(asked))
 
     documents, _ = keep_fitting(documents, length, cfg.max_prompt_tokens, "documents")
     seed_words = (args.seed, "quality", "write")
@@ -292,7 +294,7 @@ class Endpoint:
         """
         prompts = []
         for question in questions:
-            prompts += [solver_role.prompt_text(question)] * samples
+            prompts += [solver_role.prompt_text(question, cfg.prompts)] * samples
 
         pool, failed = ThreadPoolExecutor(self.workers), threading.Event()
 
@@ -315,9 +317,9 @@ class Endpoint:
         groups = [answers[i:i + samples] for i in range(0, len(answers), samples)]
         return groups, solver_role.rewards(questions, groups, verifier)
 
-    def chat(self, text, cfg):
-        """A user message -> one sampled answer."""
-        body = {"model": self.name, "messages": [{"role": "user", "content": text}],
+    def chat(self, prompt, cfg):
+        """A user message, or (system message, user message) -> one sampled answer."""
+        body = {"model": self.name, "messages": messages(prompt),
                 "temperature": cfg.eval_temperature, "top_p": cfg.eval_top_p,
                 "max_tokens": cfg.max_response_tokens} | self.options
         body = {name: value for name, value in body.items() if value is not None}

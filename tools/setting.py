@@ -157,7 +157,8 @@ def rollouts_of(cfg, assumed):
     document = assumed.document_prompt or cfg.max_chunk_tokens / 2 + 200
     drafted, paid = cfg.train_on == "generated", cfg.reward != "fixed"
     valid = assumed.valid_share if drafted else 1
-    questions = cfg.rlvr_per_step + round(cfg.drafts_per_step * valid)
+    asked = 0 if cfg.train_on == "dev" else round(cfg.drafts_per_step * valid)
+    questions = cfg.rlvr_per_step + asked
 
     def some(prompts, answers, prompt, trained=True):
         kept = math.ceil(prompts * assumed.mixed_share) if trained else 0
@@ -374,10 +375,12 @@ def read(cfg, assumed):
     texts = {}
     for name in ("dev", "test"):
         if is_here(getattr(cfg, name)):
-            texts[name] = [solver.prompt_text(x) for x in load_questions(getattr(cfg, name))]
+            questions = load_questions(getattr(cfg, name))
+            texts[name] = [solver.prompt_text(x, cfg.prompts) for x in questions]
     if reads_documents(cfg) and is_here(cfg.documents):
         documents = load_documents(cfg.documents, cfg.max_chunk_tokens, count)
-        texts["documents"] = [generator.prompt_text(x, cfg.question_type) for x in documents]
+        texts["documents"] = [
+            generator.prompt_text(x, cfg.question_type, cfg.prompts) for x in documents]
 
     known, said = {}, []
     for name, some in texts.items():
