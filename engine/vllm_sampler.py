@@ -18,6 +18,7 @@ would also hide an engine that computes nonsense, so each stage compares one res
 Departs from sampling.plain: a row's draws depend on its seed as vLLM uses it, so a run repeats
 itself only on the same vLLM and machine. A CPU has no sleep, the rest is the same there.
 """
+import copy
 import inspect
 import os
 import sys
@@ -173,8 +174,12 @@ def start(policy, cfg):
         # this rank's device; without it all would take the first
         machine["distributed_executor_backend"] = "external_launcher"
 
+    # vLLM refuses more positions than the config names, which transformers does not mind
+    config = copy.deepcopy(policy.model.config)
+    config.max_position_embeddings = max(length, config.max_position_embeddings)
+
     with tempfile.TemporaryDirectory() as folder:
-        policy.model.config.save_pretrained(folder)
+        config.save_pretrained(folder)
         policy.tokenizer.save_pretrained(folder)
         try:
             return LLM(
@@ -262,9 +267,13 @@ def alive(cfg, call, *args, **kwargs):
     try:
         return call(*args, **kwargs)
     except Exception as error:
-        sys.exit(f"\nerror: vLLM's engine failed on rank {ranks.rank()} ({one_line(error)}), so "
-                 "the run has ended; go on from the newest checkpoint with: train.py --resume "
-                 f"{cfg.run}, with --sampler plain if it fails again")
+        ranks.refuse(f"vLLM's engine failed on rank {ranks.rank()} ({one_line(error)}), so the run "
+                     f"has ended. Go on from the newest checkpoint with: train.py --resume {cfg.run}"
+                     ", and --sampler plain if it fails again")
+        if ranks.world() > 1:
+            # a clean exit would wait for collectives that will not come
+            os._exit(1)
+        sys.exit(1)
 
 
 @torch.no_grad()

@@ -144,15 +144,16 @@ def test_memory_that_is_not_there_is_one_line_with_what_to_change(asked, free):
         vllm_sampler.share(free, replace(CPU, vllm_memory=asked))
 
 
-def test_a_dead_engine_ends_the_run_with_the_way_to_go_on():
+def test_a_dead_engine_ends_the_run_with_the_way_to_go_on(capsys):
     def dies(prompts):
         raise RuntimeError("CUDA error:\nan illegal access")
 
     with pytest.raises(SystemExit) as ended:
         vllm_sampler.alive(replace(CPU, run="runs/x"), dies, [])
-    said = str(ended.value).strip()
-    assert said.startswith("error: vLLM's engine failed on rank 0 (CUDA error: an illegal access)")
-    assert "--resume runs/x" in said and "\n" not in said
+    said = capsys.readouterr().err.strip()
+    assert ended.value.code == 1 and "\n" not in said
+    assert "vLLM's engine failed on rank 0 (CUDA error: an illegal access)" in said
+    assert "--resume runs/x" in said
 
 
 def test_log_probs_of_other_weights_end_the_run(make_policy):
