@@ -182,7 +182,7 @@ def start(policy, cfg):
         config.save_pretrained(folder)
         policy.tokenizer.save_pretrained(folder)
         try:
-            return LLM(
+            llm = LLM(
                 model=folder, load_format="dummy", max_model_len=length,
                 max_num_seqs=cfg.rows_at_once or ROWS,
                 dtype="bfloat16" if policy.bf16 else "float32",
@@ -191,6 +191,11 @@ def start(policy, cfg):
             raise InputError(f"--sampler vllm: no engine could be made ({one_line(error)}); where "
                              "memory is short, more GPUs or a smaller --max_response_tokens help; "
                              "else use --sampler plain")
+    # at the process's end it would destroy groups that ended with ours
+    finalizer = getattr(llm.llm_engine.engine_core, "_finalizer", None)
+    if finalizer:
+        finalizer.atexit = False
+    return llm
 
 
 def share_of_memory(policy, cfg):
@@ -268,8 +273,8 @@ def alive(cfg, call, *args, **kwargs):
         return call(*args, **kwargs)
     except Exception as error:
         ranks.refuse(f"vLLM's engine failed on rank {ranks.rank()} ({one_line(error)}), so the run "
-                     f"has ended. Go on from the newest checkpoint with: train.py --resume {cfg.run}"
-                     ", and --sampler plain if it fails again")
+                     "has ended. Go on from the newest checkpoint with: train.py --resume "
+                     f"{cfg.run}, and --sampler plain if it fails again")
         if ranks.world() > 1:
             # a clean exit would wait for collectives that will not come
             os._exit(1)
