@@ -19,6 +19,7 @@ import gzip
 import io
 import itertools
 import json
+import logging
 import os
 import re
 import stat
@@ -145,6 +146,8 @@ def download(path):
     try:
         # only here: local files need no hub
         from huggingface_hub import hf_hub_download
+        # its five retries without a network are five lines before ours
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
         return hf_hub_download(repo_id=match[1], filename=match[2], repo_type="dataset")
     except Exception as error:
         # no network, no such file, no permission: the hub's exceptions share no base class
