@@ -15,6 +15,7 @@ us: no multiple of 30 questions gives its number.
 
 The authors have both parts of OlympiadBench in one file, told apart by its field `domain`.
 """
+from collections import Counter
 from dataclasses import dataclass
 
 from data import InputError
@@ -84,8 +85,8 @@ BENCHMARKS = {
         "livecodebench/code_generation_lite, release_v5"),
 }
 # Entries in the mean of a category.
-SIZES = {category: sum(x.category == category for x in BENCHMARKS.values())
-         for category in CATEGORIES}
+IN_MEAN = Counter(x.category for x in BENCHMARKS.values())
+SIZES = {category: IN_MEAN[category] for category in CATEGORIES}
 
 ANCHORS = ("Qwen3-4B-Base", "Qwen3-8B-Base", "OLMo-3-7B-Instruct-SFT")
 METHODS = ("base", "fixed generator", "INFUSER")

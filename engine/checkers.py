@@ -130,8 +130,10 @@ class Checkers:
         return [record["right"] for _, record in pairs]
 
     def letters(self, pairs):
-        return [[int(given == question.letter) for given in record["given"]]
-                for question, record in pairs]
+        rows = []
+        for question, record in pairs:
+            rows.append([int(given == question.letter) for given in record["given"]])
+        return rows
 
     def exact(self, pairs):
         rows = []
@@ -142,16 +144,18 @@ class Checkers:
         return rows
 
     def by_math_verify(self, pairs):
-        def any_truth(question, text):
-            truths = (question.ground_truth, *question.aliases)
-            said = self.math_verify.check([(text, truth) for truth in truths])
-            return 1 if True in said else None if None in said else 0
-
+        rows = []
         try:
-            return [[any_truth(question, text) for text in record["texts"]]
-                    for question, record in pairs]
+            for question, record in pairs:
+                # right by any of its texts
+                tables = []
+                for truth in (question.ground_truth, *question.aliases):
+                    said = self.math_verify.check([(text, truth) for text in record["texts"]])
+                    tables.append([said])
+                rows += either(tables)
         except RuntimeError as error:
             raise InputError(f"--checker math-verify: {error}") from None
+        return rows
 
     def by_judge(self, pairs):
         """Equal ends of answers to one question are asked about once."""
@@ -171,7 +175,10 @@ class Checkers:
                                           {"temperature": 0, "max_tokens": 2048})
             new = {key: {"judge": yes_or_no(*reply)} for key, reply in zip(piece, replies)}
             self.finished.add(new)
-        return [[self.finished.get(key)["judge"] for key in row] for row in keys]
+        return [list(map(self.verdict_of, row)) for row in keys]
+
+    def verdict_of(self, key):
+        return self.finished.get(key)["judge"]
 
 
 def counts(rows):

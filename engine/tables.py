@@ -126,7 +126,9 @@ def published_table(sets, groups, models):
         # a mean over fewer sets than the authors' is not to be compared with theirs
         x = groups.get(category)
         if x and len(x["sets"]) == x["of"]:
-            theirs = [three([one[category] for one in anchor]) for anchor in means]
+            theirs = []
+            for anchor in means:
+                theirs.append(three(one[category] for one in anchor))
             rows.append([category, *(percent(x[model]["accuracy"]) for model in models), *theirs])
     return (f"\nbeside the authors' {' / '.join(METHODS)} (their repository; other prompts, and "
             "mathematics right by math-verify or a judge)\n" + columns(rows))

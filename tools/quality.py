@@ -194,6 +194,8 @@ def questions_of(written):
     questions = []
     for x in written["questions"]:
         fields = {name: value for name, value in x.items() if name != "document"}
+        # a list after JSON: another fingerprint than before, and all would be answered again
+        fields["aliases"] = tuple(fields["aliases"])
         questions.append(Question(**fields))
     return questions
 
