@@ -23,12 +23,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from dugrpo import ADVANTAGES
-from rewards import REWARDS, parse
+from rewards import REWARDS, terms_of
 
 # The embedded world lies beside this file, wherever the command is typed.
 ROOT = Path(__file__).resolve().parent
-# The authors' released data.
-HUB = "hf://datasets/Siyuc/infuser_train/"
 
 SIMILARITIES = ("preconditioned_cosine", "cosine", "dot", "preconditioned_dot")
 CHOICES = {
@@ -254,14 +252,7 @@ class Config:
 
     @property
     def terms(self):
-        """The terms of reward, with what they leave to the run filled in."""
-        found = []
-        for term in parse(self.reward):
-            own = REWARDS[term.name][1]
-            invalid = own if self.invalid_score is None else self.invalid_score
-            advantage = term.advantage or self.advantage
-            found.append(term._replace(advantage=advantage, invalid=invalid))
-        return found
+        return terms_of(self.reward, self.advantage, self.invalid_score)
 
     @property
     def by_influence(self):
@@ -301,53 +292,3 @@ CHANGEABLE = (
     "save_every", "show_every", "track", "rows_at_once", "tokens_at_once", "logp_chunk",
     "end_to_end", "grad_checkpoint", "shard", "scoring", "offload_idle", "threads", "device",
     "sampler", "vllm_memory")
-
-
-# ---------------------------------------------------------------- the presets
-# What differs from the defaults above, whose numbers are the toy world's.
-
-def world(folder, anchor="anchor"):
-    path = ROOT / folder
-    return dict(
-        model=str(ROOT / anchor), documents=str(path / "documents.json"),
-        dev=str(path / "dev.json"), test=str(path / "test.json"), truth="toy.truth")
-
-
-TOY = world("toy", "toy/anchor")
-# the harder world
-TOY_HARD = world("toy/hard", "toy/hard/anchor")
-# the toy world, with an anchor that knows what extensions.py needs
-TOY_FREE = world("toy", "toy/free/anchor")
-
-# A model of 100M to 1B parameters on one machine, with data of your own; not tuned.
-SMALL = dict(
-    max_chunk_tokens=512, iterations=20, docs_per_step=4, questions_per_doc=4,
-    answers_per_question=4, minibatch_rows=16, solver_lr=1e-5, generator_lr=1e-5,
-    max_prompt_tokens=1024, max_response_tokens=384, tokens_at_once=4096,
-    show_every=1)
-
-PAPER_4B = dict(
-    model="Qwen/Qwen3-4B-Base", documents=HUB + "documents.json",
-    dev=HUB + "curriculum_pool/supergpqa_science_800.json",
-    max_chunk_tokens=3072, iterations=100, seed=42, docs_per_step=128, minibatch_rows=256,
-    solver_lr=2e-6, generator_lr=6e-6, prompts="hard", max_prompt_tokens=4096,
-    max_response_tokens=8192,
-    # these lines are ours, and untried on a GPU
-    eval_every=10, checkpoint_every=5, tokens_at_once=32768, logp_chunk=4096,
-    grad_checkpoint=True)
-
-PAPER_8B = PAPER_4B | dict(model="Qwen/Qwen3-8B-Base", generator_lr=4e-6)
-
-PRESETS = {
-    "toy": TOY, "toy-hard": TOY_HARD, "toy-free": TOY_FREE,
-    "small": SMALL, "paper-4b": PAPER_4B, "paper-8b": PAPER_8B}
-
-# name: hub id, preset. For 14B and 32B the recipe is that of 8B, for planning: its learning rates
-# were not tried at these sizes. Of 32B no base model was published.
-SHORT_NAMES = {
-    "Qwen3-4B-Base": ("Qwen/Qwen3-4B-Base", "paper-4b"),
-    "Qwen3-8B-Base": ("Qwen/Qwen3-8B-Base", "paper-8b"),
-    "Qwen3-14B-Base": ("Qwen/Qwen3-14B-Base", "paper-8b"),
-    "Qwen3-32B": ("Qwen/Qwen3-32B", "paper-8b"),
-    "OLMo-3-7B-Instruct-SFT": ("allenai/Olmo-3-7B-Instruct-SFT", "paper-8b"),
-}

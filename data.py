@@ -36,7 +36,7 @@ def run_script(main, stopped=None):
     take_all_letters()
     try:
         return main()
-    except (InputError, OSError, RuntimeError) as error:
+    except Exception as error:
         line = line_of(error)
         if line is None:
             raise
@@ -72,7 +72,7 @@ def line_of(error):
     number = int(in_words[1]) if in_words else getattr(error, "errno", None)
     if number not in UNWRITABLE:
         return None
-    where = getattr(error, "filename", None) or "a file"
+    where = getattr(error, "filename", None) or "nothing more can be written"
     return f"{where}: {os.strerror(number)}"
 
 
@@ -90,33 +90,21 @@ def hush():
 def complain(line):
     """One line on stderr, if anybody reads it."""
     try:
-        print(f"error: {visible(line)}", file=sys.stderr, flush=True)
+        print(f"error: {one_line(line)}", file=sys.stderr, flush=True)
     except OSError:
         hush()
 
 
 def take_all_letters():
-    """A letter that the terminal's encoding lacks is printed as its number and ends nothing."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-
-
-# What moves the cursor, colours, rings, renames the window or turns the reading direction.
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
-
-def visible(text):
-    r"""A text from a file or a model -> the same with its control characters spelt out.
-
-    >>> visible("red: \x1b[31m")
-    'red: \\x1b[31m'
+    """A letter that the terminal's encoding lacks is printed as its number and ends nothing; nor
+    does a terminal that is not there.
     """
-    return CONTROL.sub(spelt_out, text)
-
-
-def spelt_out(match):
-    return match[0].encode("unicode_escape").decode()
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 # ---------------------------------------------------------------- what travels

@@ -234,7 +234,7 @@ def prompts(solver, generator, cfg):
     """-> what the roles read of one question and one document, as text and as tokens."""
     question = Question("2 + 2 = ?", ["4", "5"], "4")
     plain = Document("", "Caf\u00e9.")
-    seeded = Document("", "Caf\u00e9.", (question,))
+    seeded = Document("", "Caf\u00e9.", frozenset({"2 + 2 = ?"}))
     asked = [solver_role.prompt_text(x, cfg.prompts) for x in (question, Question("?", [], ""))]
     read = [generator_role.prompt_text(text, cfg.question_type, cfg.prompts)
             for text in (plain, seeded)]

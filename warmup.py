@@ -33,6 +33,7 @@ import generator
 import solver
 from data import Document, Question, run_script
 from engine.models import chat_ids, chat_stop_ids, load_model, text_ids
+from engine.outputs import whole
 from engine.progress import bar
 
 
@@ -192,8 +193,9 @@ def main(argv=None):
     print(f"{len(demos)} demonstrations, {steps} steps of {args.batch}", flush=True)
     loss = fit(model, tokenizer, epochs(demos, args.batch, prompts=args.prompts), steps, args.lr)
 
-    model.save_pretrained(args.out)
-    tokenizer.save_pretrained(args.out)
+    with whole(args.out) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     print(f"loss per response token {loss:.3f}; {args.out} loads with from_pretrained, "
           f"and as train.py --model {args.out}")
 

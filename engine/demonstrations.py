@@ -10,6 +10,7 @@ import argparse
 from config import CHOICES
 from data import InputError, run_script
 from engine import flags
+from engine.outputs import folder_to_write
 from engine.layouts import read_question
 from engine.readers import load_items
 
@@ -23,6 +24,7 @@ def asked(argv, about=None):
     """Words as in read_arguments -> (arguments, demonstrations). Raises InputError."""
     args = read_arguments(argv, about)
     args.model = flags.find_model("model", args.model)
+    folder_to_write("--out", args.out, [args.model])
     return args, load_demos(args.demos)[:args.limit]
 
 

@@ -28,6 +28,7 @@ from functools import lru_cache
 from string import ascii_uppercase
 
 from data import InputError, shorten, one_line
+from engine import hub
 
 # Of a file that has to be read as one piece. Ours: beyond it, give JSONL.
 LARGEST = 1 << 31
@@ -145,6 +146,7 @@ def download(path):
     try:
         # only here: local files need no hub
         from huggingface_hub import hf_hub_download
+        hub.look()
         return hf_hub_download(repo_id=match[1], filename=match[2], repo_type="dataset")
     except Exception as error:
         # no network, no such file, no permission: the hub's exceptions share no base class

@@ -18,9 +18,8 @@ import typing
 from dataclasses import replace
 from pathlib import Path
 
-from config import (
-    CHANGEABLE, CHOICES, FILES, PRESETS, SECTIONS, SETTINGS, SHORT_NAMES, TOY, TOY_FREE, TOY_HARD,
-    Config)
+from config import CHANGEABLE, CHOICES, FILES, SECTIONS, SETTINGS, Config
+from engine.presets import PRESETS, SHORT_NAMES, TOY, TOY_FREE, TOY_HARD
 from data import InputError, complain, take_all_letters
 from dugrpo import ADVANTAGES
 from rewards import REWARDS

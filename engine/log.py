@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from tqdm import tqdm
 
-from data import InputError, is_encodable, visible
+from data import InputError, is_encodable, one_line
 from engine import flags, ranks, run_folder, trackers
 from engine.metrics import metrics, peak_memory_mb, question_rows
 
@@ -164,7 +164,7 @@ class Log:
     def say(self, text):
         """A line on the terminal; None says nothing. What a document holds moves no cursor."""
         if self.main and text is not None:
-            tqdm.write(visible(text))
+            tqdm.write("\n".join(map(one_line, text.split("\n"))))
             sys.stdout.flush()
 
     def append(self, path, rows):

@@ -22,7 +22,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import cached_file
 
 from data import InputError, Rollout
-from engine import attention, ranks, varlen
+from engine import attention, hub, ranks, varlen
 from engine.cache import Running
 from engine.flat import Flat
 from engine.logps import TokenLogps, tree_logps
@@ -47,6 +47,8 @@ def load_model(path, to_be_cut=False):
     ranks of a machine share, and shard.split casts them a layer at a time: one copy of 2 bytes a
     parameter on a machine, where eight ranks would have eight of 4.
     """
+    if not os.path.isdir(path):
+        hub.look()
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
         dtype = torch.bfloat16 if to_be_cut and is_stored_in_bf16(path) else torch.float32

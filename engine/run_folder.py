@@ -77,7 +77,7 @@ class Lock:
     """RUN/.lock: rank r holds its byte r. A record lock dies with its process, whoever it forked.
 
     A killed torchrun leaves ranks that live some seconds more and may still be writing, so one
-    that finds bytes held waits for them a little.
+    that finds bytes of several ranks held waits for them a little.
     """
 
     def __init__(self):
@@ -110,10 +110,12 @@ class Lock:
 
     def wait(self, run, seconds):
         """All bytes at once, so that no rank of another process is left; then the first alone."""
-        end = time.monotonic() + seconds
+        begun = time.monotonic()
         while not self.take(0, 0):
-            if time.monotonic() > end:
-                holder = self.content().get("holder", "another process")
+            found = self.content()
+            several = found.get("ranks") != 1
+            if time.monotonic() > begun + (seconds if several else min(1, seconds)):
+                holder = found.get("holder", "another process")
                 self.release()
                 raise InputError(f"{run}: {holder} is at work in this folder; wait until it has "
                                  "ended, or give another one by --run")
@@ -132,7 +134,7 @@ class Lock:
         return True
 
     def content(self):
-        """{"holder", "checkpoint"} as far as they are there."""
+        """{"holder", "ranks", "checkpoint"} as far as they are there."""
         try:
             self.file.seek(0)
             found = json.loads(self.file.read(1000))
@@ -149,9 +151,9 @@ class Lock:
         if not ranks.is_main() or not self.file:
             return
         holder = f"process {os.getpid()} on {socket.gethostname()}"
-        text = json.dumps({"holder": holder, "checkpoint": made}) + "\n"
+        found = {"holder": holder, "ranks": ranks.world(), "checkpoint": made}
         self.file.seek(0)
-        self.file.write(text.encode())
+        self.file.write(json.dumps(found).encode() + b"\n")
         self.file.truncate()
 
     def release(self):

@@ -300,7 +300,7 @@ def compare(policy, prompts, found, cfg, draw):
     groups = [(0, shortest)] if shortest else []
     for trees in even_passes(policy, passes(policy, groups, cfg)):
         ours += tree_logps(policy, trees, temperature, cfg).tolist()
-    theirs = [logp for row in shortest for logp in row.logp]
+    theirs = shortest[0].logp if shortest else []
     off = sum(abs(a - b) for a, b in zip(ours, theirs)) / max(1, len(theirs))
     off = ranks.most(off)
     if off > NONSENSE:

@@ -10,7 +10,8 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 import fakes
 import sampling as sampling_module
-from config import PAPER_8B, Config
+from config import Config
+from engine.presets import PAPER_8B
 from data import InputError, Rollout
 from engine import flags, flat
 from engine.blocks import blocks

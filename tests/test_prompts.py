@@ -13,7 +13,7 @@ import generator
 import solver
 import warmup
 from data import Document, InputError, Question
-from engine import flags, prompts
+from engine import flags, presets, prompts
 from engine.models import chat_ids, chat_text, text_ids
 from engine.spelling import check_spelling
 from generator import parse_question
@@ -107,7 +107,7 @@ def test_the_longest_chunk_fits_into_the_paper_presets_with_its_prompt(preset, k
 
 
 def test_the_paper_asks_hard_and_everybody_else_plain():
-    asked = {name: values.get("prompts", "plain") for name, values in config.PRESETS.items()}
+    asked = {name: values.get("prompts", "plain") for name, values in presets.PRESETS.items()}
     assert {name for name, how in asked.items() if how == "hard"} == {"paper-4b", "paper-8b"}
     assert config.Config().prompts == "plain"
 
@@ -157,6 +157,7 @@ def test_the_embedded_worlds_model_says_that_it_knows_plain_alone():
     tokenizer = make.make_tokenizer()
     with pytest.raises(InputError, match="know --prompts plain alone") as error:
         check_spelling(tokenizer, {"solver.py": solver.prompt_text(QUESTION, "hard")})
+    assert str(error.value).startswith("solver.txt in prompts/hard: the model cannot read")
     assert "\n" not in str(error.value)
 
 

@@ -298,7 +298,11 @@ def test_a_folder_has_one_writer_and_is_free_once_that_is_killed(tmp_path):
     second = fakes.start_apart(hold_after, run, 0.5)
     second.join(30)
     assert second.exitcode == 2
-    third = fakes.start_apart(hold_after, run, 20)
+    # as if it had been one of several ranks
+    (tmp_path / "run/.lock").write_text('{"ranks": 2}')
+    third = fakes.start_apart(hold_after, run, 60)
+    time.sleep(2)
+    assert third.is_alive()
     first.kill()
     third.join(30)
     assert third.exitcode == 0

@@ -21,9 +21,8 @@
 
 Targets: 5x, at least 5 times as fast as the plain way; 1.10, at most 1.10 of the bare passes, or
 of the cheapest variant. A first round, not timed, compares the results, since only equal
-computations may be compared in speed; then variants take turns, and times are medians. Nothing is
-computed that influence.py and policy.py do not define; the plain ways are in baselines.py. How
-each stage is measured, and what is not: docs/results/speed.md.
+computations may be compared in speed; then variants take turns, and times are medians. The plain
+ways are in baselines.py. How each stage is measured, and what is not: docs/results/speed.md.
 """
 import argparse
 import copy
@@ -51,7 +50,8 @@ from tools.baselines import (Copying, Skipped, World, bare_passes, centred, cont
                              first_moments, generate, groups_with_gradient, keeper, make_world,
                              padded_dev_gradient, padded_update, plain_scores, random_groups,
                              rollouts_of, trl_trainer, trl_update, with_own_logps)
-from config import ROOT, TOY, Config
+from config import ROOT, Config
+from engine.presets import TOY
 from data import InputError, run_script
 from engine.cache import Running
 from engine.readers import load_documents, load_questions

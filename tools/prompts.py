@@ -20,9 +20,10 @@ import torch
 
 import config
 import generator as generator_role
-from data import InputError, keep_fitting, run_script
+from data import Document, InputError, keep_fitting, run_script
 from engine import flags
 from engine.readers import load_documents
+from engine.spelling import check_spelling
 from policy import Policy
 
 
@@ -36,6 +37,8 @@ def draft(generator, documents, prompts, args):
     def length(document):
         return len(generator.prompt_ids(generator_role.prompt_text(document, prompts=prompts)))
 
+    empty = generator_role.prompt_text(Document("", ""), prompts=prompts)
+    check_spelling(generator.tokenizer, {"generator.py": empty})
     kept, skipped = keep_fitting(documents, length, cfg.max_prompt_tokens, "documents")
     if skipped:
         print(f"{prompts}: {skipped} documents left out as too long")

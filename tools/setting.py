@@ -25,7 +25,7 @@ import generator
 import solver
 from config import Config
 from data import InputError
-from engine import room, shard
+from engine import hub, room, shard
 from engine.cache import SHARE, rows_that_fit
 from engine.flags import MOST_GPUS, reads_documents
 from engine.models import chat_ids
@@ -63,6 +63,8 @@ def published(name):
 def model_config(path):
     """Folder or hub id -> transformers' config; the published one where the hub does not answer."""
     short = path.removeprefix("Qwen/").removesuffix("-Base")
+    if not os.path.isdir(path):
+        hub.look()
     try:
         return AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:

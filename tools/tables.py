@@ -10,7 +10,7 @@
 from dataclasses import replace
 
 import config
-from engine import room
+from engine import presets, room
 from tools import samplers
 from tools.remedies import enough
 from tools.setting import GPUS, PUBLISHED, Setting, published, rollouts_of
@@ -146,7 +146,7 @@ KINDS = {"sampling": ("dev", "write", "answer"), "influence": ("influence",),
 
 
 def paper(shape, machine, assumed):
-    cfg = config.Config(**config.PAPER_8B, preset="paper-8b", sampler="plain")
+    cfg = config.Config(**presets.PAPER_8B, preset="paper-8b", sampler="plain")
     return Setting(cfg, {"solver": shape, "generator": shape}, rollouts_of(cfg, assumed), machine)
 
 
