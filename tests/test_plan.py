@@ -11,14 +11,14 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 import fakes
 import sampling as sampling_module
 from config import Config
-from engine.presets import PAPER_8B
 from data import InputError, Rollout
 from engine import flags, flat
+from engine.attention import varlen
 from engine.blocks import blocks
 from engine.cache import ROWS, SHARE, Running, spare
-from engine.attention import varlen
 from engine.flat import MOST
 from engine.packing import Lengths, Rows, lengths_of, passes
+from engine.presets import PAPER_8B
 from engine.room import shape_of
 from policy import Policy, pass_loss
 from sampling import sample

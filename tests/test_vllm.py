@@ -11,9 +11,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from config import TOY, Config
+from config import Config
 from data import InputError
 from engine import models, vllm_sampler
+from engine.presets import TOY
 
 # runs and processes of their own
 pytestmark = pytest.mark.slow
@@ -195,7 +196,8 @@ IN_TURN = """
 import sys
 import torch
 from dataclasses import replace
-from config import TOY, Config
+from config import Config
+from engine.presets import TOY
 from engine.logps import tree_logps
 from engine.packing import passes
 from policy import Policy
