@@ -23,15 +23,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from dugrpo import ADVANTAGES
-from rewards import REWARDS, parse
+from rewards import REWARDS, terms_of
 
 # The embedded world lies beside this file, wherever the command is typed.
 ROOT = Path(__file__).resolve().parent
-# The authors' released data.
-HUB = "hf://datasets/Siyuc/infuser_train/"
 
 SIMILARITIES = ("preconditioned_cosine", "cosine", "dot", "preconditioned_dot")
 CHOICES = {
+    "prompts": ("plain", "hard"),
     "preset": ("toy", "toy-hard", "toy-free", "small", "paper-4b", "paper-8b"),
     "reward": tuple(REWARDS),
     "similarity": SIMILARITIES,
@@ -39,7 +38,7 @@ CHOICES = {
     "train_on": ("generated", "dev", "file"),
     "question_type": ("multiple_choice", "free_form"),
     "solver_keep": ("all", "top", "random"),
-    "sampler": ("plain", "vllm"),
+    "sampler": ("auto", "plain", "vllm"),
     "shard": ("auto", "true", "false"),
     "scoring": ("auto", "alone", "together"),
     "end_to_end": ("auto", "true", "false"),
@@ -109,6 +108,9 @@ class Config:
         4, "fewest choices of a valid question (the prompt in generator.py says 4 to 8)", "", 4)
     max_choices: int = f(
         8, "most choices of a valid question (the prompt in generator.py says 4 to 8)", "", 8)
+    prompts: str = f(
+        "plain", "what both roles are asked; plain: in a few lines (generator.py, solver.py); "
+        "hard: at length, with a system message (prompts/hard)", "", "hard")
     reward: str = f(
         "influence", "what a valid question earns (rewards.py), or a weighted sum such as "
         "'influence + 0.5 spice:group_std', each term with its own advantages; fixed: nothing, the "
@@ -160,10 +162,13 @@ class Config:
         "either way", "", "bf16")
     threads: int = f(0, "CPU threads; 0: torch's default")
     sampler: str = f(
-        "plain", "what samples; plain: our own loop; vllm: vLLM, if it is installed "
-        "(engine/vllm_sampler.py)")
-    vllm_memory: float = f(0.4, "share of a GPU's memory that each role's vLLM engine takes")
-    rows_at_once: int = f(256, "rows sampled side by side")
+        "auto", "what samples; plain: our own loop; vllm: vLLM (engine/vllm_sampler.py); auto: "
+        "vllm in a run on CUDA whose roles begin with one model, if it can be imported, else plain")
+    vllm_memory: float = f(
+        0.0, "share of a GPU's memory that vLLM's engine takes while it samples; 0: what is free")
+    rows_at_once: int = f(
+        0, "most rows sampled side by side; 0: at most 256, and no more than fit: on CUDA into "
+        "what is free, on a CPU into a cache of 2 GB")
     tokens_at_once: int = f(1024, "tokens of a forward and backward pass")
     logp_chunk: int = f(1024, "positions whose full log-softmax is in memory at once")
     end_to_end: str = f(
@@ -247,14 +252,7 @@ class Config:
 
     @property
     def terms(self):
-        """The terms of reward, with what they leave to the run filled in."""
-        found = []
-        for term in parse(self.reward):
-            own = REWARDS[term.name][1]
-            invalid = own if self.invalid_score is None else self.invalid_score
-            advantage = term.advantage or self.advantage
-            found.append(term._replace(advantage=advantage, invalid=invalid))
-        return found
+        return terms_of(self.reward, self.advantage, self.invalid_score)
 
     @property
     def by_influence(self):
@@ -288,58 +286,9 @@ SECTIONS = {
 }
 
 # What a resumed run may change: how long it goes on, what it shows, and what only costs time and
-# memory.
+# memory. Another sampler draws other numbers from the same distribution.
 CHANGEABLE = (
     "iterations", "accept_changed_data", "eval_every", "eval_samples", "checkpoint_every",
     "save_every", "show_every", "track", "rows_at_once", "tokens_at_once", "logp_chunk",
-    "end_to_end", "grad_checkpoint", "shard", "scoring", "offload_idle", "threads", "device")
-
-
-# ---------------------------------------------------------------- the presets
-# What differs from the defaults above, whose numbers are the toy world's.
-
-def world(folder, anchor="anchor"):
-    path = ROOT / folder
-    return dict(
-        model=str(ROOT / anchor), documents=str(path / "documents.json"),
-        dev=str(path / "dev.json"), test=str(path / "test.json"), truth="toy.truth")
-
-
-TOY = world("toy", "toy/anchor")
-# the harder world
-TOY_HARD = world("toy/hard", "toy/hard/anchor")
-# the toy world, with an anchor that knows what extensions.py needs
-TOY_FREE = world("toy", "toy/free/anchor")
-
-# A model of 100M to 1B parameters on one machine, with data of your own; not tuned.
-SMALL = dict(
-    max_chunk_tokens=512, iterations=20, docs_per_step=4, questions_per_doc=4,
-    answers_per_question=4, minibatch_rows=16, solver_lr=1e-5, generator_lr=1e-5,
-    max_prompt_tokens=1024, max_response_tokens=384, rows_at_once=32, tokens_at_once=4096,
-    show_every=1)
-
-PAPER_4B = dict(
-    model="Qwen/Qwen3-4B-Base", documents=HUB + "documents.json",
-    dev=HUB + "curriculum_pool/supergpqa_science_800.json",
-    max_chunk_tokens=3072, iterations=100, seed=42, docs_per_step=128, minibatch_rows=256,
-    solver_lr=2e-6, generator_lr=6e-6, max_prompt_tokens=4096, max_response_tokens=8192,
-    # these lines are ours, and untried on a GPU
-    eval_every=10, checkpoint_every=5, rows_at_once=32, tokens_at_once=32768, logp_chunk=4096,
-    grad_checkpoint=True)
-
-# 16 rows: what 80 GB hold beside it (tools/plan.py).
-PAPER_8B = PAPER_4B | dict(model="Qwen/Qwen3-8B-Base", generator_lr=4e-6, rows_at_once=16)
-
-PRESETS = {
-    "toy": TOY, "toy-hard": TOY_HARD, "toy-free": TOY_FREE,
-    "small": SMALL, "paper-4b": PAPER_4B, "paper-8b": PAPER_8B}
-
-# name: hub id, preset. For 14B and 32B the recipe is that of 8B, for planning: its learning rates
-# were not tried at these sizes. Of 32B no base model was published.
-SHORT_NAMES = {
-    "Qwen3-4B-Base": ("Qwen/Qwen3-4B-Base", "paper-4b"),
-    "Qwen3-8B-Base": ("Qwen/Qwen3-8B-Base", "paper-8b"),
-    "Qwen3-14B-Base": ("Qwen/Qwen3-14B-Base", "paper-8b"),
-    "Qwen3-32B": ("Qwen/Qwen3-32B", "paper-8b"),
-    "OLMo-3-7B-Instruct-SFT": ("allenai/Olmo-3-7B-Instruct-SFT", "paper-8b"),
-}
+    "end_to_end", "grad_checkpoint", "shard", "scoring", "offload_idle", "threads", "device",
+    "sampler", "vllm_memory")

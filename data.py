@@ -19,7 +19,7 @@ import os
 import random
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from string import ascii_uppercase
 
 
@@ -154,6 +154,7 @@ class Draft:
     rollout: Rollout
     question: Question | None   # None: not a valid question; the draft keeps its place in (D, n)
     reason: str | None          # why not; None for a valid question
+    repairs: list = field(default_factory=list)     # slips that were mended (engine/drafts.py)
 
 
 @dataclass

@@ -273,15 +273,11 @@ class Policy:
     # ------------------------------------------------------------ where the weights are
 
     def wake(self):
-        """Every stage begins with this: where two roles take turns, the other leaves the device.
-
-        So does what the stage before left: a sampler's cache has other sizes than a pass.
-        """
-        comes = self.partner and not self.awake
-        if comes:
-            self.partner.move("cpu", awake=False)
+        """Every stage begins with this: where two roles take turns, the other leaves the device."""
+        # with what the stage before left: a sampler's cache has other sizes than a pass
         release(self.device)
-        if comes:
+        if self.partner and not self.awake:
+            self.partner.move("cpu", awake=False)
             self.move(self.device, awake=True)
 
     def move(self, place, awake):

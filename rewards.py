@@ -140,6 +140,15 @@ def parse(text):
     return terms
 
 
+def terms_of(text, advantage, invalid):
+    """--reward -> its Terms, with what they leave open filled in by the run's own settings."""
+    found = []
+    for term in parse(text):
+        own = REWARDS[term.name][1] if invalid is None else invalid
+        found.append(term._replace(advantage=term.advantage or advantage, invalid=own))
+    return found
+
+
 def earnings(terms, s_hat, questions, given, r, seed_words):
     """What Q questions earn by each term -> {term: (Q,) scores}.
 

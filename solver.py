@@ -13,8 +13,8 @@ answers by math-verify (engine/verify.py). For a generated question the key is t
 the solver learns what the generator believes, which is why the generator must be paid for being
 useful and not for being hard.
 
-Departs from the released code: the prompts are ours; a letter beyond the choices is wrong, not an
-error; a check that timed out is not a 0 but unknown.
+Departs from the released code: the prompts are ours, `plain` here, `hard` in prompts/hard; a letter
+beyond the choices is wrong, not an error; a check that timed out is not a 0 but unknown.
 """
 from itertools import chain
 from string import ascii_uppercase
@@ -25,6 +25,7 @@ from data import Answered
 from dugrpo import center
 from engine.checks import Shared
 from engine.letters import last_boxed, letter_in
+from engine.prompts import long_prompt
 from sampling import sample
 
 # The question goes in {question}, its lettered choices in {options}.
@@ -61,7 +62,7 @@ def answer_questions(solver, questions, m, seed_words, cfg, what="answers", **sa
     seed_words: (seed, iteration, "solver", stage). sampling: temperature, top_p, top_k where they
     differ from training's.
     """
-    prompts = [solver.prompt_ids(prompt_text(question)) for question in questions]
+    prompts = [solver.prompt_ids(prompt_text(question, cfg.prompts)) for question in questions]
     return sample(solver, prompts, m, seed_words, cfg, what=what, **sampling)
 
 
@@ -166,12 +167,21 @@ def nothing_given_share(questions, answers):
 
 # ---------------------------------------------------------------- prompts out, answers in
 
-def prompt_text(question):
-    """A question -> the user message the solver reads, with lettered choices if it has any."""
+def prompt_text(question, prompts="plain"):
+    """A question -> what the solver is asked, with lettered choices if it has any: a user message;
+    hard: (system message, user message).
+
+    "A. ..." is plain's, what the small models were warmed on; "A) ..." is hard's, as released.
+    """
+    mark = ")" if prompts == "hard" else "."
+    lettered = zip(ascii_uppercase, question.choices)
+    options = "\n".join(f"{letter}{mark} {choice}" for letter, choice in lettered)
+    if prompts == "hard":
+        values = {"question": question.question_text} | ({"options": options} if options else {})
+        section = "multiple choice" if question.choices else "free form"
+        return long_prompt("solver.txt", section, **values)
     if not question.choices:
         return FREE_FORM.format(question=question.question_text)
-    lettered = zip(ascii_uppercase, question.choices)
-    options = "\n".join(f"{letter}. {choice}" for letter, choice in lettered)
     return MULTIPLE_CHOICE.format(question=question.question_text, options=options)
 
 

@@ -29,6 +29,7 @@ CFG = flags.from_command_line() if __name__ == "__main__" else None
 
 import importlib
 import time
+from dataclasses import replace
 
 import torch
 
@@ -40,7 +41,7 @@ from data import Document, Found, InputError, Question, keep_fitting
 from dugrpo import dugrpo
 from engine import checkpoint, ending, ranks, room, run_folder, summary
 from engine.log import Clock, Log
-from engine.models import device_of
+from engine.models import device_of, sampler_of
 from engine.overlap import Overlap
 from engine.pools import unlike
 from engine.readers import load_documents, load_questions
@@ -208,9 +209,9 @@ def truth_of(cfg):
 
 def load_models(cfg, log):
     """-> solver, generator: two full copies of the anchor, each with its own AdamW."""
-    if cfg.sampler != "plain":
+    if cfg.sampler not in ("auto", "plain"):
         # a guest says before anything is written if it is not there
-        importlib.import_module(f"engine.{cfg.sampler}_sampler").require()
+        importlib.import_module(f"engine.{cfg.sampler}_sampler").require(cfg)
     room.refuse(cfg)
     solver = Policy("solver", cfg.model, cfg.solver_lr, cfg)
     log.say(room.takes(cfg))
@@ -218,8 +219,10 @@ def load_models(cfg, log):
     if cfg.offload_idle:
         take_turns(solver, generator)
     asked, written = Question("", ["", ""], ""), Document("", "")
-    check_spelling(solver.tokenizer, {"solver.py": solver_role.prompt_text(asked)})
-    check_spelling(generator.tokenizer, {"generator.py": generator_role.prompt_text(written)})
+    answered = solver_role.prompt_text(asked, cfg.prompts)
+    check_spelling(solver.tokenizer, {"solver.py": answered})
+    drafted = generator_role.prompt_text(written, prompts=cfg.prompts)
+    check_spelling(generator.tokenizer, {"generator.py": drafted})
     log.inputs |= {
         "solver's anchor": model_fingerprint(cfg.model),
         "generator's anchor": model_fingerprint(cfg.generator_anchor),
@@ -232,8 +235,9 @@ def prompts(solver, generator, cfg):
     question = Question("2 + 2 = ?", ["4", "5"], "4")
     plain = Document("", "Caf\u00e9.")
     seeded = Document("", "Caf\u00e9.", frozenset({"2 + 2 = ?"}))
-    asked = [solver_role.prompt_text(question), solver_role.prompt_text(Question("?", [], ""))]
-    read = [generator_role.prompt_text(text, cfg.question_type) for text in (plain, seeded)]
+    asked = [solver_role.prompt_text(x, cfg.prompts) for x in (question, Question("?", [], ""))]
+    read = [generator_role.prompt_text(text, cfg.question_type, cfg.prompts)
+            for text in (plain, seeded)]
     return [(text, solver.prompt_ids(text), solver.stop_ids) for text in asked] + [
         (text, generator.prompt_ids(text), generator.stop_ids) for text in read]
 
@@ -241,14 +245,14 @@ def prompts(solver, generator, cfg):
 def load_data(cfg, solver, generator, log):
     """-> the study, the test questions or []. What does not fit the prompt is left out and said."""
     def prompt_length(document):
-        text = generator_role.prompt_text(document, cfg.question_type)
+        text = generator_role.prompt_text(document, cfg.question_type, cfg.prompts)
         return len(generator.prompt_ids(text))
 
     def count(text):
         return len(generator.tokenizer(text, add_special_tokens=False).input_ids)
 
     def length(question):
-        return len(solver.prompt_ids(solver_role.prompt_text(question)))
+        return len(solver.prompt_ids(solver_role.prompt_text(question, cfg.prompts)))
 
     def questions_of(name, load=load_questions, known=()):
         path = getattr(cfg, name)
@@ -315,7 +319,7 @@ def main(cfg):
             return importlib.import_module("tools.plan").plan_of_run(cfg)
         ranks.start(device_of(cfg))
         # every rank finds the same one
-        cfg = own_folder(cfg)
+        cfg = replace(own_folder(cfg), sampler=ranks.from_main(sampler_of(cfg)))
         ranks.barrier()
         train(cfg)
     except BaseException as error:

@@ -7,6 +7,7 @@ a misspelt flag, a missing file and a run folder in place of a model are answere
 """
 import argparse
 
+from config import CHOICES
 from data import InputError, run_script
 from engine import flags
 from engine.outputs import folder_to_write
@@ -40,6 +41,8 @@ def read_arguments(argv, about=None):
     add("--epochs", type=float, default=1.0, help="how often each is shown (default 1)")
     add("--batch", type=int, default=4, help="demonstrations per step (default 4)")
     add("--lr", type=float, default=1e-4, help="peak learning rate (default 1e-4)")
+    add("--prompts", choices=CHOICES["prompts"], default="plain",
+        help="those that the run will use: plain, or hard as in the paper's presets")
     add("--limit", type=int, help="only the first so many demonstrations")
     add("--threads", type=int, default=0, help="CPU threads (0: torch's default)")
     return parser.parse_args(argv)

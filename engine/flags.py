@@ -18,9 +18,8 @@ import typing
 from dataclasses import replace
 from pathlib import Path
 
-from config import (
-    CHANGEABLE, CHOICES, FILES, PRESETS, SECTIONS, SETTINGS, SHORT_NAMES, TOY, TOY_FREE, TOY_HARD,
-    Config)
+from config import CHANGEABLE, CHOICES, FILES, SECTIONS, SETTINGS, Config
+from engine.presets import PRESETS, SHORT_NAMES, TOY, TOY_FREE, TOY_HARD
 from data import InputError, complain, take_all_letters
 from dugrpo import ADVANTAGES
 from rewards import REWARDS
@@ -403,15 +402,17 @@ def as_number(kind, value):
 AT_LEAST_1 = (
     "iterations", "docs_per_step", "questions_per_doc", "minibatch_rows", "max_prompt_tokens",
     "max_response_tokens", "max_chunk_tokens", "dev_every", "eval_every", "eval_samples",
-    "checkpoint_every", "rows_at_once", "tokens_at_once", "logp_chunk")
+    "checkpoint_every", "tokens_at_once", "logp_chunk")
 AT_LEAST_0 = (
     "seed", "top_k", "eval_top_k", "save_every", "show_every", "threads", "solver_lr",
     "generator_lr", "weight_decay", "seed_questions", "rlvr_per_step", "unboxed_penalty",
-    "dev_refresh", "gate_share", "keep_per_doc")
+    "dev_refresh", "gate_share", "keep_per_doc", "rows_at_once")
 ABOVE_0 = ("temperature", "eval_temperature", "adam_eps", "grad_clip", "tis_cap")
-BELOW_1 = ("beta1", "dev_ema")
+BELOW_1 = ("beta1", "dev_ema", "vllm_memory")
 MAYBE_0 = ("gate_tau", "gate_tau_max")
-SHARES = ("top_p", "eval_top_p", "vllm_memory", "keep_share")
+SHARES = ("top_p", "eval_top_p", "keep_share")
+# What a plan is made for.
+MOST_GPUS = 4096
 
 
 def check(cfg):
@@ -527,7 +528,7 @@ def check_sizes(cfg):
         size = getattr(cfg, name)
         need(cfg, "minibatch_rows", cfg.minibatch_rows % size == 0,
              f"a multiple of {name} = {size}: whole groups")
-    need(cfg, "gpus", cfg.gpus >= 1, "at least 1")
+    need(cfg, "gpus", 1 <= cfg.gpus <= MOST_GPUS, f"1 to {MOST_GPUS}")
     need(cfg, "gpu_gb", cfg.gpu_gb > 0, "a number above 0")
 
 
@@ -547,7 +548,8 @@ def describe(cfg):
              f"at most {cfg.answers_per_step} answers to train on in each"]
     for name, setting in SETTINGS.items():
         value = getattr(cfg, name)
-        if value != preset[name] and name not in ("model", "run"):
+        settled = preset[name] == "auto" and value == "plain"
+        if value != preset[name] and name not in ("model", "run") and not settled:
             paper = setting.metadata["paper"]
             theirs = "" if paper is None else f", paper {paper}"
             lines.append(f"  {name:21}{shown(value):14}  preset {shown(preset[name])}{theirs}")

@@ -81,6 +81,7 @@ def metrics(found, rows, anchor_accuracy, verifier_counts, truth=None):
         "dev_replaced": found.replaced,
         "answer_unboxed_share": mean((~found.solved.boxed).flatten().tolist()),
         "invalid_reasons": dict(Counter(x.reason for x in drafts if x.question is None)),
+        **about_repairs([x for x in drafts if x.question is not None]),
         "generator_grad_norm": found.generator_step["grad_norm"],
         "solver_grad_norm": found.solver_step["grad_norm"],
         **about_rollouts(rollouts),
@@ -128,6 +129,15 @@ def about_terms(found):
     for term, score in found.earned.items():
         means[term.name] = mean_of(score)
     return {"terms_mean": means}
+
+
+def about_repairs(valid):
+    """How many valid questions are there because a slip was mended, and which slips."""
+    repairs = Counter()
+    for draft in valid:
+        repairs.update(set(draft.repairs))
+    return {"repaired_share": mean(bool(draft.repairs) for draft in valid),
+            "repairs": dict(repairs)}
 
 
 def about_overlap(found, rows):
@@ -184,7 +194,7 @@ def question_rows(found, overlap):
 def invalid_row(draft):
     empty = dict.fromkeys(("question", "choices", "answer"))
     unscored = dict.fromkeys(("solved", "score", "s_hat", "own_share"))
-    return {**empty, "status": draft.reason, "text": draft.rollout.text[:1000],
+    return {**empty, "status": draft.reason, "repairs": None, "text": draft.rollout.text[:1000],
             "tokens": len(draft.rollout.response), **unscored}
 
 
@@ -197,7 +207,8 @@ def valid_row(found, q, draft):
     # of a sum; one term is the score
     terms = {"terms": terms} if len(terms) > 1 else {}
     return {"question": question.question_text, "choices": question.choices,
-            "answer": question.ground_truth, "status": "valid", "text": None,
+            "answer": question.ground_truth, "status": "valid",
+            "repairs": sorted(set(draft.repairs)), "text": None,
             "tokens": len(draft.rollout.response), "solved": known_mean(found.solved.r[q]),
             "score": at(found.score), "s_hat": at(found.s_hat), "own_share": at(found.own_share),
             **terms}

@@ -4,22 +4,30 @@ else.
 Weights are read from safetensors only: a pickle can run code. A model's own code is never run.
 """
 import copy
+import importlib
 import json
 import logging
+import math
 import os
+import re
+from importlib.util import find_spec
 
 import torch
 import transformers
+from jinja2 import TemplateError
 from safetensors import SafetensorError, safe_open
+from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import cached_file
 
 from data import InputError, Rollout
-from engine import hub, varlen
+from engine import attention, hub, ranks, varlen
 from engine.cache import Running
+from engine.flat import Flat
 from engine.logps import TokenLogps, tree_logps
 from engine.packing import Rows, pack
+from engine.prompts import messages
 
 # Their progress bars and warnings of five retries; ours say what is loaded.
 transformers.logging.disable_progress_bar()
@@ -78,24 +86,96 @@ def is_stored_in_bf16(path):
 
 # ---------------------------------------------------------------- chat format
 
-def chat_text(tokenizer, text):
-    """A user message -> the text the model continues.
+def chat_text(tokenizer, prompt):
+    """A user message, or (system message, user message) -> the text the model continues.
 
-    By the tokenizer's own chat template, or in a plain frame where a base tokenizer has none.
+    By the tokenizer's own chat template, or in a plain frame where a base tokenizer has none. Where
+    there is no system role, its message begins the user's.
     """
-    if tokenizer.chat_template:
-        message = {"role": "user", "content": text}
-        return tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
-    return f"{text}\n\nAnswer:\n"
+    turns = messages(prompt)
+    together = "\n\n".join(turn["content"] for turn in turns)
+    if not tokenizer.chat_template:
+        return f"{together}\n\nAnswer:\n"
+    if len(turns) > 1 and not takes_system(tokenizer):
+        turns = messages(together)
+    return rendered(tokenizer, turns)
 
 
-def chat_ids(tokenizer, text):
-    """A user message -> prompt token ids.
+def rendered(tokenizer, turns):
+    return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+
+
+def takes_system(tokenizer):
+    """Does the chat template write a system message? Some refuse one, some pass over it."""
+    try:
+        return "INFUSER" in rendered(tokenizer, messages(("INFUSER", "x")))
+    except TemplateError:
+        return False
+
+
+def chat_ids(tokenizer, prompt):
+    """What chat_text takes -> prompt token ids.
 
     The template writes its own special tokens; only the plain frame lets the tokenizer add them.
+    What stands in the prompt is text: see text_ids.
     """
     special = not tokenizer.chat_template
-    return tokenizer(chat_text(tokenizer, text), add_special_tokens=special).input_ids
+    names = control_names(tokenizer)
+    found = []
+
+    def hidden(text):
+        found.extend(names.findall(text))
+        return names.sub(HIDDEN, text)
+
+    turns = tuple(hidden(turn["content"]) for turn in messages(prompt))
+    first, *rest = chat_text(tokenizer, turns).split(HIDDEN)
+    # a template that writes a message twice, or only in part
+    if len(rest) != len(found):
+        raise InputError("the chat template does not write each message once, and one of them "
+                         f"holds the name of a control token, {found[0]!r}")
+    ids = tokenizer(first, add_special_tokens=special).input_ids
+    for name, piece in zip(found, rest):
+        ids = ids + spelled(tokenizer, name) + encoded(tokenizer, piece)
+    return ids
+
+
+def text_ids(tokenizer, text):
+    """A text -> token ids, none of them a control token.
+
+    A document that says <|im_end|> would otherwise end the user's turn and forge the model's.
+    """
+    names = control_names(tokenizer)
+    first, *rest = names.split(text)
+    ids = encoded(tokenizer, first)
+    for name, piece in zip(names.findall(text), rest):
+        ids = ids + spelled(tokenizer, name) + encoded(tokenizer, piece)
+    return ids
+
+
+# Stands for the name of a control token while a template is rendered.
+HIDDEN = "\ue000\ue001"
+
+
+def control_names(tokenizer):
+    """The pattern of the names of special tokens, and of <think> and [INST] where they are tokens.
+
+    The embedded world's lines of prompts are tokens too, and no control tokens.
+    """
+    names = {token.content for token in tokenizer.added_tokens_decoder.values()
+             if token.special or re.fullmatch(r"<[^<>\s]+>|\[/?[A-Z_]+\]", token.content)}
+    names |= set(tokenizer.all_special_tokens)
+    # of two that begin alike, the longer
+    listed = sorted([name for name in names if len(name) > 1], key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, listed)) or r"(?!)")
+
+
+def encoded(tokenizer, text):
+    return tokenizer(text, add_special_tokens=False).input_ids if text else []
+
+
+def spelled(tokenizer, name):
+    """The name of a control token -> ids of the text: its first sign and the rest apart."""
+    return encoded(tokenizer, name[0]) + encoded(tokenizer, name[1:])
 
 
 def chat_stop_ids(tokenizer):
@@ -133,6 +213,24 @@ def device_of(cfg):
     if cfg.device == "cpu" or (cfg.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def sampler_of(cfg):
+    """plain, or the guest that cfg.sampler names; auto: vLLM for a run on CUDA, where it can be
+    imported and both roles begin with one model.
+    """
+    if cfg.sampler != "auto":
+        return cfg.sampler
+    one_model = cfg.generator_anchor == cfg.model
+    if device_of(cfg).type != "cuda" or not one_model or find_spec("vllm") is None:
+        return "plain"
+    try:
+        importlib.import_module("engine.vllm_sampler").require(cfg)
+    except InputError as error:
+        if ranks.is_main():
+            tqdm.write(f"not sampling by vLLM: {error}")
+        return "plain"
+    return "vllm"
 
 
 def layers_of(model):
@@ -230,7 +328,7 @@ def check_model(policy, cfg):
 @torch.no_grad()
 def agrees(policy, cfg):
     """Are the log-probs of a tree, and of a sampling step behind a padded prompt, those of the
-    model's own logits?
+    model's own logits? Finds out, too, whether the model takes the flat cache: policy.flat.
 
     That tries masks, positions and head, on a few tokens.
     """
@@ -250,14 +348,24 @@ def agrees(policy, cfg):
     in_tree = tree_logps(plain, [tree], 1.0, cfg)
     alone = [own(prompt + answer)[1:-1].gather(1, tensor([answer]).T)[:, 0] for answer in answers]
 
-    running = Running(model, plain.device)
-    running.join([[first, 0, 1], [first]], 1, [(0, 0), (1, 0)])
-    running.step(tensor([2, 2]))
-    head = model.get_output_embeddings()
-    sampled = head(running.hidden).float().log_softmax(-1)                          # (2, V)
     expected = own([first, 0, 1, 2])[-1], own([first, 2])[-1]
 
-    return torch.allclose(torch.cat([in_tree, *sampled]), torch.cat([*alone, *expected]), atol=1e-3)
+    def sampled(running):
+        running.join([[first, 0, 1], [first]], [[(0, 0)], [(1, 0)]])
+        running.step(tensor([2, 2]))
+        return model.get_output_embeddings()(running.hidden).float().log_softmax(-1)    # (2, V)
+
+    def same(found, right):
+        return torch.allclose(torch.cat(list(found)), torch.cat(list(right)), atol=1e-3)
+
+    # a model that does not take the flat cache is sampled from with padded rows
+    try:
+        rows = Flat(model, plain.device, attention.varlen, math.inf)
+        policy.flat = attention.can_attend(model) and same(sampled(rows), expected)
+    except UNFIT:
+        policy.flat = False
+    padded = sampled(Running(model, plain.device))
+    return same([in_tree, *padded], [*alone, *expected])
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@
                          for AdamW's m and v
     activations          tokens_at_once tokens, each b (6 H + 4 A + 4 I) in every layer
     logits               12 V bytes for each of at most logp_chunk predictions
-    KV cache             2 l K b for each token of rows_at_once rows
+    KV cache             2 l K b for each token of the rows sampled side by side
 
 H hidden, I intermediate, A and K heads and key-value heads times their size, l layers, V words
 of the vocabulary, b = 4 bytes. Passes are taken as full and responses at their limit, so most runs
@@ -30,6 +30,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from data import InputError
 from engine import ranks
+from engine.cache import ROWS, rows_that_fit
 from engine.device import is_out_of_memory
 from engine.models import device_of, layer_weights
 
@@ -137,8 +138,13 @@ def on_a_gpu(P, cfg, shape, P_gen, R):
 
 
 def of_a_cache(s, cfg):
-    rows = max(cfg.rows_at_once, cfg.answers_per_question)
+    rows = max(rows_of(cfg, s), cfg.answers_per_question)
     return 8 * s.layers * s.K * rows * (cfg.max_prompt_tokens + cfg.max_response_tokens)
+
+
+def rows_of(cfg, s):
+    """Rows that are sampled side by side, at most, on a CPU."""
+    return cfg.rows_at_once or rows_that_fit(cfg, 8 * s.layers * s.K)
 
 
 def on_disk(both, cfg):
@@ -217,7 +223,7 @@ def refuse_memory(P, cfg, shape, P_gen):
     if free is None or CERTAIN * memory <= free:
         return
     advice = "give a smaller --model"
-    for tokens, rows in smaller(cfg):
+    for tokens, rows in smaller(cfg, rows_of(cfg, shape)):
         less = replace(cfg, tokens_at_once=tokens, rows_at_once=rows)
         if CERTAIN * needs(P, less, shape, P_gen)[0] <= free:
             advice = f"--tokens_at_once {tokens} --rows_at_once {rows} would fit"
@@ -237,7 +243,7 @@ def refuse_gpu(P, cfg, shape, P_gen, R, total, free, local):
     least, waiting = on_a_gpu(P, cfg, shape, P_gen, R)
     if least > total:
         advice = "more GPUs, or a smaller --model"
-        for tokens, _ in smaller(cfg):
+        for tokens, _ in smaller(cfg, rows_of(cfg, shape)):
             less = replace(cfg, tokens_at_once=tokens, grad_checkpoint=True)
             if on_a_gpu(P, less, shape, P_gen, R)[0] <= total:
                 advice = f"--tokens_at_once {tokens} --grad_checkpoint true would fit"
@@ -250,9 +256,9 @@ def refuse_gpu(P, cfg, shape, P_gen, R, total, free, local):
                          "free; --offload_idle false keeps it on the GPUs")
 
 
-def smaller(cfg):
+def smaller(cfg, rows):
     """Half of (tokens, rows) at once, a quarter, and so on, down to what is still of use."""
-    tokens, rows = cfg.tokens_at_once, cfg.rows_at_once
+    tokens = cfg.tokens_at_once
     while tokens > 256 or rows > cfg.answers_per_question:
         tokens = max(tokens // 2, min(tokens, 256))
         rows = max(rows // 2, min(rows, cfg.answers_per_question))
@@ -263,7 +269,8 @@ def out_of_memory(error, cfg):
     """What ended a run -> one line that says what to change, if it was memory; else None."""
     if not is_out_of_memory(error):
         return None
-    tokens, rows = next(smaller(cfg), (cfg.tokens_at_once, cfg.rows_at_once))
+    rows = cfg.rows_at_once or ROWS
+    tokens, rows = next(smaller(cfg, rows), (cfg.tokens_at_once, rows))
     less = f"--tokens_at_once {tokens} --rows_at_once {rows}"
     if device_of(cfg).type == "cuda" and not cfg.grad_checkpoint:
         less += " --grad_checkpoint true"

@@ -30,8 +30,7 @@ from dataclasses import replace
 
 import torch
 
-from engine import flags
-import config
+from engine import flags, presets
 import rewards
 import solver as solver_role
 from studies import reality
@@ -198,7 +197,7 @@ def honest_questions(cfg, path, n, seed):
 
     From a file, or in the embedded world written by toy/world.py. InputError if there are none.
     """
-    if path is None and cfg.documents != config.TOY["documents"]:
+    if path is None and cfg.documents != presets.TOY["documents"]:
         raise InputError("--honest FILE is needed: right questions that are in neither dev nor "
                          "test (only the embedded world can write its own)")
     if path:

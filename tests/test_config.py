@@ -8,7 +8,8 @@ import pytest
 import config
 import dugrpo
 import rewards
-from config import CHOICES, PRESETS, SECTIONS, SETTINGS
+from config import CHOICES, SECTIONS, SETTINGS
+from engine.presets import PRESETS
 from engine import flags
 from engine.flags import parse
 

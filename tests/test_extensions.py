@@ -2,6 +2,7 @@
 hand and in two iterations of the embedded world.
 """
 import json
+from engine import presets
 from dataclasses import replace
 
 import pytest
@@ -446,7 +447,7 @@ def few(tmp_path):
     """A few of the embedded world's dev and test questions: {flag: file}."""
     files = {}
     for name, n in (("dev", 24), ("test", 4)):
-        with open(config.TOY[name]) as f:
+        with open(presets.TOY[name]) as f:
             files[name] = write(tmp_path / f"{n}.jsonl", json.load(f)[:n])
     return files
 
@@ -502,7 +503,7 @@ def test_rlvr_changes_the_solver_and_not_what_is_drafted_scored_or_paid_in_the_s
 
 @pytest.mark.slow
 def test_a_refreshed_dev_set_survives_a_resume(tmp_path, few):
-    changes = {**few, "dev_refresh": 2, "dev_pool": config.TOY["dev"]}
+    changes = {**few, "dev_refresh": 2, "dev_pool": presets.TOY["dev"]}
     whole, _ = run_toy(tmp_path, "whole", **changes | {"iterations": 3})
     run_toy(tmp_path, "halves", **changes | {"iterations": 1})
     # what iteration 1 saw decides who leaves after iteration 2
@@ -537,7 +538,7 @@ def test_a_refreshed_dev_set_survives_a_resume(tmp_path, few):
             lambda m, q: all(paid_documents(q, t) == 1 for t in (1, 2)),
         ),
         (
-            {"train_on": "file", "questions": config.TOY["test"]},
+            {"train_on": "file", "questions": presets.TOY["test"]},
             lambda m, q: q == [] and m[0]["solver_grad_norm"] > 0,
         ),
     ],

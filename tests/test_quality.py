@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import config
-from engine import flags, log
+from engine import flags, log, presets
 from tools import quality
 import train
 from data import Document, InputError, Question
@@ -122,7 +122,7 @@ def test_fresh_notes_are_none_of_the_known_ones():
     first = quality.fresh_notes(5, seed=3, known=set())
     again = quality.fresh_notes(5, seed=3, known={first[1].content})
     assert [x.content for x in again][:4] == [x.content for x in first[:1] + first[2:]]
-    trained = {d.content for d in load_documents(config.TOY["documents"])}
+    trained = {d.content for d in load_documents(presets.TOY["documents"])}
     assert not trained & {x.content for x in quality.fresh_notes(60, 0, trained)}
 
 
@@ -319,7 +319,7 @@ def test_save_every_keeps_the_anchor_and_every_second_iteration(run):
     def weights(folder):
         return load_model(folder)[0].state_dict()
 
-    anchor = weights(config.TOY["model"])
+    anchor = weights(presets.TOY["model"])
 
     def same_as_anchor(found):
         return all(torch.equal(found[name], anchor[name]) for name in anchor)
@@ -338,7 +338,7 @@ def test_nothing_is_kept_without_save_every(make_policy, tmp_path):
 def test_the_command_measures_all_checkpoints_and_goes_on_where_it_stopped(run, tmp_path,
                                                                            monkeypatch, capsys):
     out = tmp_path / "q.json"
-    words = [run, "--limit", "4", "--samples", "2", "--reference", config.TOY["model"],
+    words = [run, "--limit", "4", "--samples", "2", "--reference", presets.TOY["model"],
              "--json", str(out)]
     quality.main(words)
     rows = json.loads(out.read_text())["iterations"]

@@ -6,7 +6,8 @@ import pytest
 from transformers import AutoConfig
 
 import fakes
-from config import PAPER_8B, SMALL, Config
+from config import Config
+from engine.presets import PAPER_8B, SMALL
 from data import InputError
 from engine import checkpoint, flags, room
 from tools import plan

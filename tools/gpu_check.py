@@ -614,10 +614,10 @@ def vllm(b):
     if not importlib.util.find_spec("vllm"):
         b.say("vLLM", "not installed")
         return
-    p, cfg = b.role()
-    prompts, guest = prompts_of(b), replace(cfg, sampler="vllm")
-    sample(p, prompts[:1], 1, (0,), guest)
-    seconds, found = b.clock(lambda: sample(p, prompts, b.size.m, (1,), guest))
+    p, cfg = b.role(sampler="vllm")
+    prompts = prompts_of(b)
+    sample(p, prompts[:1], 1, (0,), cfg)
+    seconds, found = b.clock(lambda: sample(p, prompts, b.size.m, (1,), cfg))
     drawn = sum(len(x.response) for x in rollouts_of(found))
     mean, most = sampler_trainer(p, found, cfg)
     b.say("tokens/s; its log-probs - the trainer's, mean, largest",
