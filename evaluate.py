@@ -199,8 +199,8 @@ def without_results(models, tests, say):
             ready.append(test)
             continue
         folders = [flags.find_model("MODEL", model) for model in missing]
-        commands[test.name] = [coding.commands(test.name, folder) for folder in folders]
-        say(coding.how_to(test.name, folders))
+        commands[test.name] = [coding.commands(test.name, x, test.samples) for x in folders]
+        say(coding.how_to(test.name, folders, test.samples))
     return ready, commands
 
 
