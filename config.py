@@ -23,15 +23,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from dugrpo import ADVANTAGES
-from rewards import REWARDS
+from rewards import REWARDS, terms_of
 
 # The embedded world lies beside this file, wherever the command is typed.
 ROOT = Path(__file__).resolve().parent
-# The authors' released data.
-HUB = "hf://datasets/Siyuc/infuser_train/"
 
 SIMILARITIES = ("preconditioned_cosine", "cosine", "dot", "preconditioned_dot")
 CHOICES = {
+    "prompts": ("plain", "hard"),
     "preset": ("toy", "toy-hard", "toy-free", "small", "paper-4b", "paper-8b"),
     "reward": tuple(REWARDS),
     "similarity": SIMILARITIES,
@@ -39,9 +38,10 @@ CHOICES = {
     "train_on": ("generated", "dev", "file"),
     "question_type": ("multiple_choice", "free_form"),
     "solver_keep": ("all", "top", "random"),
-    "sampler": ("plain", "vllm"),
+    "sampler": ("auto", "plain", "vllm"),
     "shard": ("auto", "true", "false"),
     "scoring": ("auto", "alone", "together"),
+    "end_to_end": ("auto", "true", "false"),
     "track": ("none", "tensorboard", "wandb"),
     "dtype": ("auto", "fp32", "bf16"),
     "device": ("auto", "cpu", "cuda"),
@@ -65,6 +65,9 @@ class Config:
     # --output_dir on the command line, or --run
     run: str | None = f(None, "folder to write; none: runs/PRESET-REWARD-seedSEED")
     resume: str | None = f(None, "go on with the run in this folder")
+    accept_changed_data: bool = f(
+        False, "beside resume: go on though documents, questions, prompts or the anchor are not "
+        "those the run began with; the log says so")
     iterations: int = f(45, "how often the two models are updated", "T", 100)
     seed: int = f(0, "every random choice follows from it", "", "42, 123, 456")
     dev_every: int = f(
@@ -85,14 +88,16 @@ class Config:
 
     # ---------------------------------------------------------------- data
     documents: str | None = f(
-        None, "what the generator reads: JSON, JSONL, hf://..., or a folder of .txt and .md; none: "
-        "the preset's", "", "12,260 chunks")
+        None, "what the generator reads: a file, hf://..., or a folder of notes "
+        "(docs/own-data.md); none: the preset's", "", "12,260 chunks")
     dev: str | None = f(
         None, "the questions that say what is useful; none: the preset's", "",
         "800 SuperGPQA science questions")
     test: str | None = f(
         None, "held-out questions, only ever evaluated on; none: the preset's, or no test accuracy")
     max_chunk_tokens: int = f(256, "longest piece that a folder's files are cut into")
+    show_data: bool = f(
+        False, "print what the files hold, with three examples of each, and end; needs no model")
 
     # ---------------------------------------------------------------- one iteration
     docs_per_step: int = f(12, "documents read in an iteration", "D", 128)
@@ -103,17 +108,21 @@ class Config:
         4, "fewest choices of a valid question (the prompt in generator.py says 4 to 8)", "", 4)
     max_choices: int = f(
         8, "most choices of a valid question (the prompt in generator.py says 4 to 8)", "", 8)
+    prompts: str = f(
+        "plain", "what both roles are asked; plain: in a few lines (generator.py, solver.py); "
+        "hard: at length, with a system message (prompts/hard)", "", "hard")
     reward: str = f(
-        "influence", "what a valid question earns (rewards.py); fixed: nothing, the generator "
-        "never moves", "s_hat", "influence")
+        "influence", "what a valid question earns (rewards.py), or a weighted sum such as "
+        "'influence + 0.5 spice:group_std', each term with its own advantages; fixed: nothing, the "
+        "generator never moves", "s_hat", "influence")
     similarity: str = f(
         "preconditioned_cosine", "how a question is compared with g_dev: by its raw gradient, or "
         "preconditioned: by the direction AdamW would take", "cos(g_dev, Gamma)",
         "preconditioned_cosine")
     advantage: str = f("dugrpo", "how scores become advantages (dugrpo.py)", "A_gen", "dugrpo")
     invalid_score: float | None = f(
-        None, "score of a draft that is no valid question; none: the reward's own, 0 for influence",
-        "", 0)
+        None, "score of a draft that is no valid question; none: the reward's own, 0 for influence "
+        "(in a sum, each its own)", "", 0)
 
     # ---------------------------------------------------------------- updates
     # one AdamW per role, constant learning rate
@@ -153,12 +162,18 @@ class Config:
         "either way", "", "bf16")
     threads: int = f(0, "CPU threads; 0: torch's default")
     sampler: str = f(
-        "plain", "what samples; plain: our own loop; vllm: vLLM, if it is installed "
-        "(engine/vllm_sampler.py)")
-    vllm_memory: float = f(0.4, "share of a GPU's memory that each role's vLLM engine takes")
-    rows_at_once: int = f(256, "rows sampled side by side")
+        "auto", "what samples; plain: our own loop; vllm: vLLM (engine/vllm_sampler.py); auto: "
+        "vllm in a run on CUDA whose roles begin with one model, if it can be imported, else plain")
+    vllm_memory: float = f(
+        0.0, "share of a GPU's memory that vLLM's engine takes while it samples; 0: what is free")
+    rows_at_once: int = f(
+        0, "most rows sampled side by side; 0: at most 256, and no more than fit: on CUDA into "
+        "what is free, on a CPU into a cache of 2 GB")
     tokens_at_once: int = f(1024, "tokens of a forward and backward pass")
     logp_chunk: int = f(1024, "positions whose full log-softmax is in memory at once")
+    end_to_end: str = f(
+        "auto", "answers that share nothing with others go through a pass one behind the other, "
+        "without padding (engine/varlen.py); auto: on CUDA in bf16")
     grad_checkpoint: bool = f(False, "recompute activations in the backward pass")
     shard: str = f(
         "auto", "with several ranks: true: weights, gradients and AdamW in shards (FSDP2); false: "
@@ -178,32 +193,38 @@ class Config:
     # ---------------------------------------------------------------- extensions
     # what the authors studied beside the method, explained in extensions.py; all off by default
     train_on: str = f(
-        "generated", "what the solver learns from; dev: as many dev questions as there would be "
-        "drafts, no generator (a baseline); file: as many of --questions")
+        "generated", "what the solver learns from; dev: its answers to the dev questions, no "
+        "generator (a baseline); file: as many of --questions as there would be drafts")
     questions: str | None = f(
         None, "for train_on file: questions written beforehand, a question file or the "
         "questions.jsonl of a run")
     question_type: str = f(
         "multiple_choice", "what the generator is asked to write", "", "multiple_choice")
     seed_questions: int = f(
-        0, "dev questions shown to the generator in place of a document; 0: documents")
+        0, "dev questions of a bundle in place of a document; the generator is shown all but one; "
+        "0: documents", "", "off (4 when on)")
     rlvr: str | None = f(
         None, "verifiable problems that join the solver's batch (hybrid RLVR), a question file")
     rlvr_per_step: int = f(0, "how many of them in an iteration")
     unboxed_penalty: float = f(
-        0.0, "taken from an answer that ends by itself without a box, in g_dev, g_q and the "
-        "solver's update; 0: off", "", "off (0.5 with RLVR)")
+        0.0, "taken from an answer that ends with the tokenizer's EOS and has no box, in the "
+        "solver's update alone; 0: off", "", "off (0.5 with RLVR)")
     dev_ema: float = f(
         0.0, "share of the old g_dev kept from iteration to iteration; 0: off", "",
         "off (0.9 when on)")
     dev_refresh: int = f(
         0, "iterations between replacements of the hardest and easiest tenth of the dev questions; "
-        "0: off", "R")
+        "0: off", "R", "off (10 when on, of 150 dev questions)")
     dev_pool: str | None = f(
         None, "for dev_refresh: where the new dev questions come from, a question file")
-    gate_std: float = f(
-        0.0, "least standard deviation of a question's rewards for it to earn its influence; "
-        "0: off")
+    gate_share: float = f(
+        0.0, "share of the documents, those whose scores differ most, whose questions earn their "
+        "influence; the others' earn 0; 0: off", "gamma", "off (0.2 when on)")
+    gate_tau: float | None = f(
+        None, "instead: the standard deviation that a document's scores must exceed", "tau", "off")
+    gate_tau_max: float | None = f(
+        None, "for gate_share: what the standard deviation need not exceed more than", "tau_max",
+        "off")
     solver_keep: str = f(
         "all", "questions the solver learns from: all, those with the top scores, or random ones")
     keep_per_doc: int = f(0, "for solver_keep: how many of each document; 0: see keep_share")
@@ -211,6 +232,9 @@ class Config:
 
     # names of the fields set on the command line; no setting itself
     given: tuple = field(default=(), compare=False)
+    # of a run that has begun: what binds its checkpoints to it (engine/run_folder.py)
+    run_id: str = field(default="", compare=False)
+    inputs: dict | None = field(default=None, compare=False)
 
     # What follows from the fields above.
     @property
@@ -226,11 +250,24 @@ class Config:
         # if every draft is valid
         return self.drafts_per_step * self.answers_per_question             # D n m
 
+    @property
+    def terms(self):
+        return terms_of(self.reward, self.advantage, self.invalid_score)
+
+    @property
+    def by_influence(self):
+        return any(term.name == "influence" for term in self.terms)
+
     def save(self, path):
         """Writes every field as JSON, whole or not at all; engine/flags.py: load reads it."""
         values = {name: getattr(self, name) for name in SETTINGS}
+        if self.run_id:
+            values |= {"run_id": self.run_id, "inputs": self.inputs}
         unfinished = Path(f"{path}.part")
-        unfinished.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        with unfinished.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(values, indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(unfinished, path)
 
 
@@ -249,57 +286,9 @@ SECTIONS = {
 }
 
 # What a resumed run may change: how long it goes on, what it shows, and what only costs time and
-# memory.
+# memory. Another sampler draws other numbers from the same distribution.
 CHANGEABLE = (
-    "iterations", "eval_every", "eval_samples", "checkpoint_every", "save_every", "show_every",
-    "track", "rows_at_once", "tokens_at_once", "logp_chunk", "grad_checkpoint", "shard", "scoring",
-    "offload_idle", "threads", "device")
-
-
-# ---------------------------------------------------------------- the presets
-# What differs from the defaults above, whose numbers are the toy world's.
-
-def world(folder, anchor="anchor"):
-    path = ROOT / folder
-    return dict(
-        model=str(ROOT / anchor), documents=str(path / "documents.json"),
-        dev=str(path / "dev.json"), test=str(path / "test.json"), truth="toy.truth")
-
-
-TOY = world("toy", "toy/anchor")
-# the harder world
-TOY_HARD = world("toy/hard", "toy/hard/anchor")
-# the toy world, with an anchor that knows what extensions.py needs
-TOY_FREE = world("toy", "toy/free/anchor")
-
-# A model of 100M to 1B parameters on one machine, with data of your own; not tuned.
-SMALL = dict(
-    max_chunk_tokens=512, iterations=20, docs_per_step=4, questions_per_doc=4,
-    answers_per_question=4, minibatch_rows=16, solver_lr=1e-5, generator_lr=1e-5,
-    max_prompt_tokens=1024, max_response_tokens=384, rows_at_once=32, tokens_at_once=4096,
-    show_every=1)
-
-PAPER_4B = dict(
-    model="Qwen/Qwen3-4B-Base", documents=HUB + "documents.json",
-    dev=HUB + "curriculum_pool/supergpqa_science_800.json",
-    max_chunk_tokens=3072, iterations=100, seed=42, docs_per_step=128, minibatch_rows=256,
-    solver_lr=2e-6, generator_lr=6e-6, max_prompt_tokens=4096, max_response_tokens=8192,
-    # this line is ours, and untried on a GPU
-    eval_every=10, checkpoint_every=5, rows_at_once=32, tokens_at_once=32768, grad_checkpoint=True)
-
-# 16 rows: what 80 GB hold beside it (tools/plan.py).
-PAPER_8B = PAPER_4B | dict(model="Qwen/Qwen3-8B-Base", generator_lr=4e-6, rows_at_once=16)
-
-PRESETS = {
-    "toy": TOY, "toy-hard": TOY_HARD, "toy-free": TOY_FREE,
-    "small": SMALL, "paper-4b": PAPER_4B, "paper-8b": PAPER_8B}
-
-# name: hub id, preset. For 14B and 32B the recipe is that of 8B, for planning: its learning rates
-# were not tried at these sizes. Of 32B no base model was published.
-SHORT_NAMES = {
-    "Qwen3-4B-Base": ("Qwen/Qwen3-4B-Base", "paper-4b"),
-    "Qwen3-8B-Base": ("Qwen/Qwen3-8B-Base", "paper-8b"),
-    "Qwen3-14B-Base": ("Qwen/Qwen3-14B-Base", "paper-8b"),
-    "Qwen3-32B": ("Qwen/Qwen3-32B", "paper-8b"),
-    "OLMo-3-7B-Instruct-SFT": ("allenai/Olmo-3-7B-Instruct-SFT", "paper-8b"),
-}
+    "iterations", "accept_changed_data", "eval_every", "eval_samples", "checkpoint_every",
+    "save_every", "show_every", "track", "rows_at_once", "tokens_at_once", "logp_chunk",
+    "end_to_end", "grad_checkpoint", "shard", "scoring", "offload_idle", "threads", "device",
+    "sampler", "vllm_memory")

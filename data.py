@@ -14,9 +14,12 @@ Documents of iteration t, counted from 0, out of an endless stream of shuffles, 
 
 Files are read by engine/readers.py.
 """
+import errno
+import os
 import random
+import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from string import ascii_uppercase
 
 
@@ -25,14 +28,19 @@ class InputError(Exception):
 
 
 def run_script(main, stopped=None):
-    """What main() returns; an InputError is its one line and exit code 2.
+    """What main() returns; an InputError, a full disk or a closed pipe is its one line and exit
+    code 2.
 
     Ctrl-C is the line `stopped`, if there is one, and exit code 130.
     """
+    take_all_letters()
     try:
         return main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        line = line_of(error)
+        if line is None:
+            raise
+        complain(line)
         sys.exit(2)
     except KeyboardInterrupt:
         if stopped is None:
@@ -41,13 +49,72 @@ def run_script(main, stopped=None):
         sys.exit(130)
 
 
+# ---------------------------------------------------------------- what is said, and to whom
+
+# Nothing of ours is wrong: the place to write to is full, closed or not for us.
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
+              errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+# What safetensors says where Python would say one of these.
+IN_WORDS = re.compile(r"\(os error (\d+)\)")
+
+
+def line_of(error):
+    """What ended a script -> its line, or None for a surprise, which should be seen whole.
+
+    A closed pipe, and what the system says of a file that cannot be read or written.
+    """
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, BrokenPipeError):
+        hush()
+        return "nobody reads what this prints any more (closed pipe), so it has ended"
+    in_words = IN_WORDS.search(str(error))
+    number = int(in_words[1]) if in_words else getattr(error, "errno", None)
+    if number not in UNWRITABLE:
+        return None
+    where = getattr(error, "filename", None) or "nothing more can be written"
+    return f"{where}: {os.strerror(number)}"
+
+
+def hush():
+    """Whatever is printed from here on goes nowhere: at its end Python would try once more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in (1, 2):
+        try:
+            os.write(number, b"")
+            (sys.stdout, sys.stderr)[number - 1].flush()
+        except OSError:
+            os.dup2(nowhere, number)
+
+
+def complain(line):
+    """One line on stderr, if anybody reads it."""
+    try:
+        print(f"error: {one_line(line)}", file=sys.stderr, flush=True)
+    except OSError:
+        hush()
+
+
+def take_all_letters():
+    """A letter that the terminal's encoding lacks is printed as its number and ends nothing; nor
+    does a terminal that is not there.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 # ---------------------------------------------------------------- what travels
 
 @dataclass
 class Document:
     doc_id: str
     content: str
-    seeds: tuple = ()     # dev questions that stand here instead of a text (extensions.py)
+    # where dev questions stand here instead of a text: what no draft may repeat (engine/pools.py)
+    seeds: frozenset = frozenset()
 
 
 @dataclass
@@ -63,6 +130,8 @@ class Question:
     choices: list[str]
     ground_truth: str
     question_id: str = ""
+    # free-form: other texts that are as right
+    aliases: tuple = ()
 
     @property
     def letter(self):
@@ -85,6 +154,7 @@ class Draft:
     rollout: Rollout
     question: Question | None   # None: not a valid question; the draft keeps its place in (D, n)
     reason: str | None          # why not; None for a valid question
+    repairs: list = field(default_factory=list)     # slips that were mended (engine/drafts.py)
 
 
 @dataclass
@@ -93,13 +163,14 @@ class Answered:
     questions: list     # (Q,)
     answers: list       # (Q, m) rollouts
     r: object           # (Q, m) tensor: 1 right, 0 wrong, nan unknown
-    A: object           # (Q, m) tensor: A_sol
+    A: object           # (Q, m) tensor: A_sol, in g_dev and g_q
     boxed: object       # (Q, m) tensor: is anything in a box
+    A_update: object    # (Q, m) tensor: A_sol in the solver's update (solver.py)
 
     def __getitem__(self, part):
         """Some of the questions, or one of them with its own."""
         return Answered(self.questions[part], self.answers[part], self.r[part], self.A[part],
-                        self.boxed[part])
+                        self.boxed[part], self.A_update[part])
 
 
 @dataclass
@@ -112,6 +183,7 @@ class Found:
     solved: Answered            # (Q, m)
     problems: Answered          # what the solver learnt from beside them (extensions.py)
     score: object               # (Q,) what a question earns, or None: nobody is paid
+    earned: dict                # {rewards.Term: (Q,)} of which that is the weighted sum
     A_gen: object               # (D, n)
     kept: object                # (Q,) booleans: did the solver learn from it
     generator_step: dict        # what policy.update returns
@@ -156,7 +228,9 @@ def keep_fitting(items, n_tokens, limit, what):
     """Items whose prompt fits -> (kept, number left out). Raises InputError if none fits.
 
     n_tokens(item) is the length of the item's whole prompt, chat template included; what names the
-    items in the message. The caller prints the count: nothing is skipped in silence.
+    items in the message. The caller prints the count: nothing is skipped in silence. Before the
+    stream begins, so that every iteration has D documents; the released code drops them inside the
+    batch.
 
     >>> keep_fitting(["a b", "a b c d", "a"], count_words, limit=3, what="documents")
     (['a b', 'a'], 1)
@@ -190,7 +264,16 @@ def is_number(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def one_line(text):
+    r"""The same in one line, and safe for a terminal: what is no visible character is escaped.
+
+    >>> one_line("naïve\x1b[2J\n")
+    'naïve\\x1b[2J\\n'
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def shorten(value, width=80):
-    """One line of at most width characters, for messages."""
-    text = " ".join(str(value).split())
+    """One line of at most width characters, for messages; nothing in it moves the cursor."""
+    text = one_line(" ".join(str(value).split())[:width + 1])
     return text if len(text) <= width else text[:width - 3] + "..."

@@ -20,8 +20,7 @@ A group whose scores are all equal says nothing about which of its drafts was be
 and is left out of sigma_B; a document with a single draft is such a group too.
 
 Departure: computed in float64, since an fp32 mean of equal numbers can miss them; returned in fp32
-(float64 for float64). Our choice, where the sources are silent: groups that are all equal count, as
-zeros, in the std of batch_std.
+(float64 for float64).
 """
 # torch is not imported: only methods of the tensors that come in are used, so that config.py can
 # read ADVANTAGES, and `python train.py --help` answer, without waiting for torch.
@@ -62,11 +61,11 @@ def has_gradient(A):
 # To try an advantage of your own: a function here, and its line in ADVANTAGES below. --advantage
 # NAME, --help and the error messages follow. Each gets
 #
-#     centred    (D, n)    s - mu_d
-#     sigma      (D, 1)    sigma_d; 0 where a document's scores are all equal
+#     centred    (D', n)    s - mu_d
+#     sigma      (D', 1)    sigma_d
 #
-# with sigma_B and eps, and returns (D, n) A_gen. What it says of groups that are all equal is
-# replaced by zeros.
+# of the D' documents whose scores are not all equal, with sigma_B and eps, and returns (D', n)
+# A_gen. The other documents get zeros and are in no mean and no std.
 
 def two_sigmas(centred, sigma, sigma_B, eps):
     return centred / (sigma + sigma_B + eps)
@@ -77,7 +76,7 @@ def group_std(centred, sigma, sigma_B, eps):
 
 
 def batch_std(centred, sigma, sigma_B, eps):
-    """One number for the batch, divided by D n - 1; groups that are all equal are in it."""
+    """One number for the batch, divided by D' n - 1."""
     return centred / (centred.std() + eps)
 
 
@@ -120,13 +119,13 @@ def dugrpo(s, mode="dugrpo", eps=1e-6):
     if not alive.any():
         return like_input(x.new_zeros(x.shape), s)
 
-    centred = x - x.mean(dim=1, keepdim=True)                           # (D, n)
-    sigma = x.new_zeros(len(x), 1)                                      # (D, 1)
-    sigma[alive] = x[alive].std(dim=1, keepdim=True)
-    sigma_B = sigma[alive].mean()
+    centred = x[alive] - x[alive].mean(dim=1, keepdim=True)             # (D', n)
+    sigma = x[alive].std(dim=1, keepdim=True)                           # (D', 1)
+    sigma_B = sigma.mean()
 
-    A_gen = ADVANTAGES[mode](centred, sigma, sigma_B, eps)              # (D, n)
-    return like_input(A_gen.masked_fill(~alive[:, None], 0.0), s)
+    A_gen = x.new_zeros(x.shape)                                        # (D, n)
+    A_gen[alive] = ADVANTAGES[mode](centred, sigma, sigma_B, eps)
+    return like_input(A_gen, s)
 
 
 def checked(x, what):

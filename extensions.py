@@ -5,30 +5,30 @@ any: the paper's recipe, a dozen lines of identities. Study overrides them.
 
     field                          step  what it changes                                  code
     rlvr, rlvr_per_step            3     problems from a file join the solver's batch     problems
-    unboxed_penalty                3     no box is worth less than a wrong answer         solver.py
+    unboxed_penalty                6     no box is worth less than a wrong answer         solver.py
     train_on file, questions       2     a frozen generator wrote the questions before    questions
-    train_on dev                   2     the solver trains on the dev questions           questions
+    train_on dev                   6     the solver trains on step 1's dev answers        batch
     reward fixed, generator_model  2     another model writes and is never paid           train.py
     question_type free_form        2     questions without choices                        generator
-    seed_questions                 2     so many dev questions in a document's place      documents
-    gate_std                       4     answers that hardly differ in reward earn 0      s_hat
+    seed_questions                 2     dev questions in a document's place              study_of
+    gate_share, gate_tau           4     documents whose scores hardly differ earn 0      s_hat
     dev_ema                        4     a running mean of g_dev                          g_dev
     solver_keep, keep_*            6     the solver learns from some questions only       kept
     dev_refresh, dev_pool          end   the hardest and easiest tenth of the dev         after
                                          questions leave, others come in
 
-Where the authors' text leaves it open: gate_std compares with the standard deviation (n - 1) of a
-question's m rewards; kept breaks ties by place; a pool that runs dry replaces fewer, always as many
-of the hardest as of the easiest; all choices follow from seed and iteration.
+Where the sources leave it open: kept breaks ties by place; a pool that runs dry replaces fewer,
+always as many of the hardest as of the easiest; all choices follow from seed and iteration.
 """
-import json
+import math
 import random
+from collections import Counter
 
 import torch
 
-from data import Document, document_batch
-from engine.overlap import folded
-from engine.readers import load_items, read_question
+from data import InputError, document_batch
+from dugrpo import has_gradient
+from engine.pools import bundles, instead, load_written, unlike
 
 
 class MainRecipe:
@@ -61,17 +61,18 @@ class MainRecipe:
     def g_dev(self, g):
         return g
 
-    def s_hat(self, s_hat, r):
-        """(Q,) influence, (Q, m) rewards -> (Q,) the influence that counts."""
+    def s_hat(self, s_hat, slots):
+        """(Q,) influence, its slots -> (Q,) the influence that counts."""
         return s_hat
 
-    def kept(self, slots, score, Q, t):
+    def kept(self, slots, score, solved, t):
         """(Q,) booleans: the questions the solver learns from."""
-        return torch.ones(Q, dtype=torch.bool)
+        return torch.ones(len(solved.questions), dtype=torch.bool)
 
-    def only(self, kept, A):
-        """(Q,) booleans, advantages of the Q questions and of the problems -> those that train."""
-        return A
+    def batch(self, kept, answered, dev):
+        """Answers to the Q questions and the problems, and to the dev questions -> (G, m) answers
+        and A_sol of the solver's update."""
+        return answered.answers, answered.A_update
 
     def after(self, t, r_dev):
         """The end of iteration t; (M, m) rewards -> how many dev questions were replaced, or None.
@@ -92,10 +93,8 @@ class MainRecipe:
 class Study(MainRecipe):
     """The same, changed by every field that is set."""
 
-    def __init__(self, cfg, documents, dev, prompt_length=None):
-        """prompt_length(document): of the generator's prompt, in tokens."""
+    def __init__(self, cfg, documents, dev):
         super().__init__(cfg, documents, dev)
-        self.prompt_length = prompt_length
         self.refreshed = DevSet(dev, [], cfg)
         # questions of train_on file; hybrid RLVR's problems; the running mean of g_dev
         self.written, self.rlvr, self.average = [], [], None
@@ -104,22 +103,12 @@ class Study(MainRecipe):
         """All that are in use; none where nobody needs their answers this time."""
         cfg = self.cfg
         due = self.refreshed.due(t) or t % cfg.dev_every == 0 or t == cfg.iterations
-        return self.refreshed.questions if cfg.reward == "influence" or due else []
-
-    def documents(self, t):
-        cfg = self.cfg
-        if not cfg.seed_questions:
-            return super().documents(t)
-        return seeds(self.refreshed.questions, cfg.docs_per_step, cfg.seed_questions, (cfg.seed, t),
-                     self.fits)
-
-    def fits(self, document):
-        return self.prompt_length(document) <= self.cfg.max_prompt_tokens
+        trains = cfg.by_influence or cfg.train_on == "dev"
+        return self.refreshed.questions if trains or due else []
 
     def questions(self, drafted, t):
-        if self.cfg.train_on == "generated":
-            return drafted
-        return instead(self.written or self.refreshed.questions, t, self.cfg)
+        # of dev-only none: its answers are there already
+        return instead(self.written, t, self.cfg) if self.written else drafted
 
     def problems(self, t):
         """Each problem once per epoch."""
@@ -135,17 +124,27 @@ class Study(MainRecipe):
             self.average = g
         return g
 
-    def s_hat(self, s_hat, r):
-        return gate(s_hat, r, self.cfg.gate_std)
+    def s_hat(self, s_hat, slots):
+        cfg = self.cfg
+        shape = cfg.docs_per_step, cfg.questions_per_doc
+        return gate(s_hat, slots, shape, cfg.gate_share, cfg.gate_tau, cfg.gate_tau_max)
 
-    def kept(self, slots, score, Q, t):
-        return kept(slots, score, Q, self.cfg, (self.cfg.seed, t))
+    def kept(self, slots, score, solved, t):
+        # one that is all right or all wrong has nothing to teach
+        mixed = has_gradient(solved.A_update)
+        return kept(slots, score, mixed, self.cfg, (self.cfg.seed, t))
 
-    def only(self, kept, A):
-        return only(kept, A)
+    def batch(self, kept, answered, dev):
+        answers, A_sol = answered.answers, only(kept, answered.A_update)
+        if self.cfg.train_on == "dev":
+            # as they are; nothing is sampled twice
+            answers = dev.answers + answers
+            A_sol = torch.cat([dev.A_update, A_sol.view(-1, dev.A.shape[1])])
+        return answers, A_sol
 
     def after(self, t, r_dev):
-        return self.refreshed.refresh(r_dev) if self.refreshed.due(t) else None
+        self.refreshed.remember(r_dev)
+        return self.refreshed.refresh() if self.refreshed.due(t) else None
 
     def all_dev(self):
         return self.refreshed.all
@@ -154,7 +153,9 @@ class Study(MainRecipe):
         return self.refreshed.state(), self.average
 
     def load(self, state, g_dev_average):
-        self.refreshed.load(state)
+        # None: another dev set, which begins anew
+        if state:
+            self.refreshed.load(state)
         self.average = g_dev_average
 
 
@@ -162,77 +163,25 @@ def study_of(cfg, documents, dev, questions_of, prompt_length):
     """The study that cfg asks for, with its files.
 
     questions_of(field, load, known): the questions of that file whose prompt fits and that are not
-    among the known ones. prompt_length as in Study.
+    among the known ones. prompt_length(document): of the generator's prompt, in tokens.
     """
-    on = (cfg.train_on != "generated", cfg.reward != "influence", cfg.solver_keep != "all",
-          cfg.seed_questions, cfg.rlvr, cfg.gate_std, cfg.dev_ema, cfg.dev_refresh)
+    if cfg.seed_questions:
+        def fits(document):
+            return prompt_length(document) <= cfg.max_prompt_tokens
+
+        if len(dev) < 2:
+            raise InputError(f"{cfg.dev}: expected at least 2 questions beside seed_questions = "
+                             f"{cfg.seed_questions}, since one of a bundle is never shown")
+        documents = bundles(dev, cfg.seed_questions, cfg.seed, fits)
+    on = (cfg.train_on != "generated", not cfg.by_influence, cfg.solver_keep != "all",
+          cfg.rlvr, cfg.gate_share, cfg.gate_tau is not None, cfg.dev_ema, cfg.dev_refresh)
     if not any(on):
         return MainRecipe(cfg, documents, dev)
-    study = Study(cfg, documents, dev, prompt_length)
+    study = Study(cfg, documents, dev)
     study.refreshed = DevSet(dev, questions_of("dev_pool"), cfg)
     study.written = questions_of("questions", load_written)
     study.rlvr = questions_of("rlvr", known=study.all_dev())
     return study
-
-
-# ---------------------------------------------------------------- questions from files
-
-def load_written(path):
-    """Questions that some model wrote beforehand: a question file, or a run's questions.jsonl.
-
-    Of the latter's drafts the valid ones count. Raises InputError.
-    """
-    def read(item, question_id, where):
-        valid = item.get("status", "valid") == "valid"
-        return read_question(item, question_id, where) if valid else None
-
-    return [question for question in load_items(path, ("question_id", "id"), read) if question]
-
-
-def unlike(dev, questions):
-    """The questions whose text, but for case, space and punctuation, is no dev question's."""
-    known = {folded(question.question_text) for question in dev}
-    return [question for question in questions if folded(question.question_text) not in known]
-
-
-def instead(questions, t, cfg):
-    """Questions nobody had to draft -> as many as there would be drafts, for iteration t.
-
-    Each once per epoch.
-    """
-    numbers = document_batch(len(questions), cfg.drafts_per_step, cfg.seed, t - 1)
-    return [questions[i] for i in numbers]
-
-
-# ---------------------------------------------------------------- instead of documents
-
-def seeds(dev, D, n_shown, seed_words, fits=None):
-    """D stand-ins for documents: n_shown dev questions each, as the generator is asked to write
-    them.
-
-    seed_words: what tells the draw from others, e.g. (seed, iteration). n_shown is at most the
-    number of dev questions, and less, down to one, where the prompt does not fit.
-    """
-    documents = []
-    for d in range(D):
-        rng = random.Random(f"{seed_words} seeds {d}")
-        some = rng.sample(dev, min(n_shown, len(dev)))
-        while fits and len(some) > 1 and not fits(as_document(some)):
-            some.pop()
-        documents.append(as_document(some))
-    return documents
-
-
-def as_document(questions):
-    ids = "+".join(question.question_id for question in questions)
-    return Document(ids, "\n".join(map(as_json, questions)), tuple(questions))
-
-
-def as_json(question):
-    fields = {"question_text": question.question_text, "choices": question.choices,
-              "ground_truth": question.ground_truth}
-    there = {name: value for name, value in fields.items() if value}
-    return json.dumps(there, ensure_ascii=False)
 
 
 # ---------------------------------------------------------------- which questions count
@@ -247,44 +196,57 @@ def dev_ema(average, g_dev, decay):
     return [decay * a + (1 - decay) * g for a, g in zip(average, g_dev)]
 
 
-def gate(s_hat, r, least):
-    """(Q,) scores, (Q, m) rewards -> the scores, 0 where the standard deviation of the m rewards is
-    below `least` or unknown.
+def gate(s_hat, slots, shape, share=0.0, tau=None, tau_max=None):
+    """(Q,) scores, their slots (d, j), (D, n) -> the scores, 0 in documents with sigma_d <= tau.
 
-    The rewards below have standard deviations .354 and .535.
+    sigma_d: standard deviation (divided by n) of document d's n scores, an invalid draft's being 0.
+    tau: given, or the (1 - share) quantile of the D sigmas, at most tau_max. Off with neither.
+    Below, sigmas of .1 and .025, whose middle is .0625.
 
-    >>> r = torch.tensor([[1., 0., 0., 0., 0., 0., 0., 0.], [1., 1., 1., 1., 0., 0., 0., 0.]])
-    >>> gate(torch.tensor([0.3, 0.2]), r, 0.4)
-    tensor([0.0000, 0.2000])
+    >>> slots = [(0, 0), (0, 1), (1, 0), (1, 1)]
+    >>> gate(torch.tensor([0.2, 0.0, 0.05, 0.1]), slots, (2, 2), share=0.5)
+    tensor([0.2000, 0.0000, 0.0000, 0.0000])
     """
-    if not least or not len(s_hat):
+    if not slots or (tau is None and not share):
         return s_hat
-    return s_hat.masked_fill(~(r.std(dim=1) >= least), 0.0)
+    s = torch.zeros(shape, dtype=torch.float64)                                     # (D, n)
+    for slot, score in zip(slots, s_hat):
+        s[slot] = float(score)
+    sigma = s.std(dim=1, correction=0)                                              # (D,)
+    if tau is None:
+        tau = sigma.quantile(1 - share)
+        tau = tau if tau_max is None else tau.clamp(max=tau_max)
+    closed = (sigma <= tau)[[d for d, _ in slots]]                                  # (Q,)
+    return s_hat.masked_fill(closed, 0.0)
 
 
-def kept(slots, score, Q, cfg, seed_words):
-    """(Q,) slots and scores -> (Q,) booleans: the questions the solver learns from.
+def kept(slots, score, mixed, cfg, seed_words):
+    """(Q,) slots, scores, and which have a gradient -> (Q,) booleans: those the solver learns from.
 
     solver_keep: all; top (the highest scores) or random, of each document's questions
-    (keep_per_doc) or of all (keep_share). All, if nothing was drafted or has a score.
+    (keep_per_doc) or of all (keep_share, a share of all Q, rounded up). Only mixed questions are
+    chosen among. All, if nothing was drafted or has a score.
     """
-    keep = torch.ones(Q, dtype=torch.bool)
     unscored = cfg.solver_keep == "top" and score is None
     if cfg.solver_keep == "all" or not slots or unscored:
-        return keep
+        return torch.ones(len(mixed), dtype=torch.bool)
+    order = mixed.nonzero()[:, 0].tolist()
     if cfg.solver_keep == "top":
-        order = torch.argsort(score, descending=True, stable=True).tolist()
+        # stable: of equal scores the first comes first
+        order.sort(key=lambda q: -float(score[q]))
     else:
-        order = random.Random(f"{seed_words} keep").sample(range(len(slots)), len(slots))
-    if not cfg.keep_per_doc:
-        n = max(1, round(cfg.keep_share * len(slots)))
-        keep[order[n:]] = False
-        return keep
-    taken = {}
-    for q in order:
-        d = slots[q][0]
-        taken[d] = taken.get(d, 0) + 1
-        keep[q] = taken[d] <= cfg.keep_per_doc
+        random.Random(f"{seed_words} keep").shuffle(order)
+
+    chosen = order[:math.ceil(cfg.keep_share * len(slots) - 1e-9)]
+    if cfg.keep_per_doc:
+        chosen, taken = [], Counter()
+        for q in order:
+            d = slots[q][0]
+            taken[d] += 1
+            if taken[d] <= cfg.keep_per_doc:
+                chosen.append(q)
+    keep = torch.zeros(len(mixed), dtype=torch.bool)
+    keep[chosen] = True
     return keep
 
 
@@ -305,6 +267,7 @@ class DevSet:
     returns.
 
     active    numbers of the questions in use, among those of dev, then the shuffled pool
+    history   of each: sum of its shares of right answers, and how many iterations gave one
     next      the next one of the pool
     """
 
@@ -313,6 +276,7 @@ class DevSet:
         rng = random.Random(f"dev pool, seed {cfg.seed}")
         self.all = dev + rng.sample(pool, len(pool))
         self.active, self.next = list(range(len(dev))), len(dev)
+        self.history = [(0.0, 0)] * len(dev)
         self.period = cfg.dev_refresh
 
     @property
@@ -322,24 +286,32 @@ class DevSet:
     def due(self, t):
         return bool(self.period) and t % self.period == 0
 
-    def refresh(self, r):
-        """(M, m) rewards of the questions in use -> how many were replaced.
+    def remember(self, r):
+        """(M, m) rewards of the questions in use, or none where they were not asked."""
+        # nan: no answer to the question could be checked
+        for i, solved in enumerate(r.nanmean(dim=1).tolist()):
+            if not math.isnan(solved):
+                total, times = self.history[i]
+                self.history[i] = total + solved, times + 1
 
-        Up to a tenth from either end, by the share of right answers. A question none of whose
-        answers could be checked stays.
+    def refresh(self):
+        """-> how many questions were replaced: up to a tenth from either end, by the mean share of
+        right answers over all iterations since they came. One without any stays.
         """
-        solved = r.nanmean(dim=1)                                                   # (M,)
-        by_ease = torch.argsort(solved, stable=True).tolist()
-        order = [i for i in by_ease if not solved[i].isnan()]
+        known = [i for i, (_, times) in enumerate(self.history) if times]
+        order = sorted(known, key=lambda i: self.history[i][0] / self.history[i][1])
         n = min(len(self.active) // 10, (len(self.all) - self.next) // 2, len(order) // 2)
         leaving = set(order[:n] + order[len(order) - n:])
-        staying = [number for i, number in enumerate(self.active) if i not in leaving]
-        self.active = staying + list(range(self.next, self.next + 2 * n))
+        staying = [i for i in range(len(self.active)) if i not in leaving]
+        new = list(range(self.next, self.next + 2 * n))
+        self.active = [self.active[i] for i in staying] + new
+        self.history = [self.history[i] for i in staying] + [(0.0, 0)] * len(new)
         self.next += 2 * n
         return 2 * n
 
     def state(self):
-        return {"active": self.active, "next": self.next}
+        return {"active": self.active, "next": self.next, "history": self.history}
 
     def load(self, state):
         self.active, self.next = state["active"], state["next"]
+        self.history = state["history"]

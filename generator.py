@@ -9,20 +9,22 @@
     question    q, a_phi             text, choices and the key, which the solver is checked against
 
 The prompt asks for a JSON object and allows thinking before it, so the last valid object counts.
-What a draft is worth is decided elsewhere.
+What a draft is worth is decided elsewhere. How JSON is read, and which slips are mended, is in
+engine/drafts.py; which option a key means, and when their order stays, in engine/options.py.
 
-Departs from the released code: the prompt is ours; raw JSON is tried before any repair of LaTeX
-backslashes; a key that is itself a letter is matched as text first; `choices: []` is an invalid
-draft, not a free-form question.
+Departs from the released code: the prompts are ours, `plain` here (no system message), `hard` in
+prompts/hard; backslashes are judged one by one; a key that is itself a letter is matched as text
+first; `choices: []` is an invalid draft, not a free-form question.
 """
-import json
+import functools
 import random
-import re
-from string import ascii_uppercase
 
 import solver as solver_role
-from data import Draft, Question, is_encodable, is_number
+from data import Draft, Question, is_encodable
+from engine.drafts import FIELDS, judged, was_meant
+from engine.options import find_key, fold, order_matters, strip_labels
 from engine.overlap import folded
+from engine.prompts import long_prompt
 from sampling import sample
 
 # ---------------------------------------------------------------- the prompts
@@ -50,13 +52,19 @@ repeat every fact it needs. Its answer is one number, formula, name or word. You
 End with one JSON object:
 {{"question_text": "...", "ground_truth": "the answer"}}"""
 
-# The first line when dev questions take the document's place (extensions.py: seeds).
+# The first line when dev questions take the document's place (engine/pools.py: bundles).
 SEEDED = "Read these questions and write a new one that asks for the same skills."
 
 
-def prompt_text(document, question_type="multiple_choice"):
-    """A document -> the user message the generator reads."""
-    prompt = FREE_FORM if question_type == "free_form" else PROMPT
+def prompt_text(document, question_type="multiple_choice", prompts="plain"):
+    """A document -> what the generator is asked: a user message; hard: (system message, user
+    message)."""
+    free = question_type == "free_form"
+    if prompts == "hard":
+        file = "generator_free_form.txt" if free else "generator.txt"
+        section = "questions" if document.seeds else "document"
+        return long_prompt(file, section, document=document.content)
+    prompt = FREE_FORM if free else PROMPT
     if document.seeds:
         rest = prompt.split("\n", 1)[1]
         rest = rest.replace("Document:", "Questions:").replace("the document", "these questions")
@@ -71,8 +79,8 @@ def write_questions(generator, documents, seed_words, cfg, solver):
 
     seed_words: (seed, iteration, "generator", stage).
     """
-    texts = [prompt_text(document, cfg.question_type) for document in documents]
-    prompts = list(map(generator.prompt_ids, texts))
+    asked = [prompt_text(document, cfg.question_type, cfg.prompts) for document in documents]
+    prompts = list(map(generator.prompt_ids, asked))
     rollouts = sample(generator, prompts, cfg.questions_per_doc, seed_words, cfg, what="drafts")
     drafts = []
     for d, (document, group) in enumerate(zip(documents, rollouts)):
@@ -80,22 +88,22 @@ def write_questions(generator, documents, seed_words, cfg, solver):
         for j, rollout in enumerate(group):
             # By the draft's place. A habit of putting the right one first teaches nothing.
             shuffler = random.Random(f"{seed_words} {d} {j}")
-            question, reason = read_draft(document, rollout, shuffler, cfg, solver)
-            drafts[d].append(Draft(document, rollout, question, reason))
+            drafts[d].append(read_draft(document, rollout, shuffler, cfg, solver))
     return drafts
 
 
 def read_draft(document, rollout, shuffler, cfg, solver):
-    """A rollout -> (Question, None) or (None, reason): parse_question's, or one of the two here."""
-    question, reason = parse_question(rollout.text, shuffler, cfg.min_choices, cfg.max_choices,
-                                      cfg.question_type)
+    """A rollout -> Draft; its reason is parse_question's, or one of the two here."""
+    question, reason, repairs = parse_draft(
+        rollout.text, shuffler, cfg.min_choices, cfg.max_choices, cfg.question_type)
     if question is None:
-        return None, reason
-    if len(solver.prompt_ids(solver_role.prompt_text(question))) > cfg.max_prompt_tokens:
-        return None, "prompt_too_long"
-    if folded(question.question_text) in {folded(seed.question_text) for seed in document.seeds}:
-        return None, "copies_seed"
-    return question, None
+        return Draft(document, rollout, None, reason)
+    asked = solver_role.prompt_text(question, cfg.prompts)
+    if len(solver.prompt_ids(asked)) > cfg.max_prompt_tokens:
+        return Draft(document, rollout, None, "prompt_too_long")
+    if folded(question.question_text) in document.seeds:
+        return Draft(document, rollout, None, "copies_seed")
+    return Draft(document, rollout, question, None, repairs)
 
 
 def valid_questions(drafts):
@@ -111,26 +119,15 @@ def valid_questions(drafts):
 
 # ---------------------------------------------------------------- from text to a question
 
-FIELDS = ("question_text", "choices", "ground_truth")
-# The braces of LaTeX and of prose do not look like this.
-OBJECT_START = re.compile(r'\{(?=\s*"[^"\\]*"\s*:)')
-# Up to its closing quote, or cut off by the end of the text.
-STRING = r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)'
-# A string, a bracket, or a backslash where none may be.
-TOKEN = re.compile(STRING + r"|[{}\[\]\\]", re.DOTALL)
-# Brackets in brackets; a question needs 2. The limit keeps the search linear in the text.
-MAX_DEPTH = 8
-
-
 def parse_question(text, rng=None, min_choices=4, max_choices=8, question_type="multiple_choice"):
     """What the generator wrote -> (Question, None), or (None, reason).
 
     The last valid object counts, so thoughts and discarded attempts may come before it, and remarks
-    after it. If no object is valid, the reason is that of the last one that was meant as a
-    question: no_json, truncated, bad_json, missing_field, wrong_type, not_unicode, empty_question,
-    empty_choice, too_few_choices, too_many_choices, duplicate_choices or answer_not_in_choices; of
-    a question_type "free_form" also has_choices, empty_answer or long_answer.
-    rng: a random.Random that shuffles the choices; None leaves their order.
+    after it. engine/drafts.py says how an object is read and which slips are mended. If no object
+    is valid, the reason is that of the last one that was meant as a question: no_json, truncated,
+    bad_json, or one of check_question or check_free_form.
+    rng: a random.Random that shuffles the choices; None leaves their order. It stays too where a
+    choice names others ("Both A and B", "All of the above").
 
     >>> text = '{"question_text": "2 + 2?", "choices": ["3", "4", "5", "22"], "ground_truth": "4"}'
     >>> question, reason = parse_question("Easy. " + text)
@@ -139,92 +136,37 @@ def parse_question(text, rng=None, min_choices=4, max_choices=8, question_type="
     >>> parse_question("Easy. " + text.replace("22", "4"))
     (None, 'duplicate_choices')
     """
-    last_reason = None
-    starts = [match.start() for match in OBJECT_START.finditer(text)]
-    for start in reversed(starts):
-        question, reason = read_object(text, start, min_choices, max_choices, question_type)
-        if question:
-            if rng:
-                rng.shuffle(question.choices)
-            return question, None
-        last_reason = last_reason or reason
-    return None, last_reason or "no_json"
+    return parse_draft(text, rng, min_choices, max_choices, question_type)[:2]
 
 
-def read_object(text, start, min_choices, max_choices, question_type="multiple_choice"):
-    """The object that opens at text[start] -> (Question, None), (None, reason), or (None, None) if
-    it was never meant as a question."""
-    end, closed = object_end(text, start)
-    body = text[start:end]
-    if not any(f'"{field}"' in body for field in FIELDS):
-        return None, None
-    if not closed:
-        return None, "truncated" if end == len(text) else "bad_json"
-    fields = read_json(body)
-    if fields is None:
-        return None, "bad_json"
-    # a wrapper such as {"question": {...}}; what it holds is looked at on its own
-    if not any(field in fields for field in FIELDS):
-        return None, None
+def parse_draft(text, rng, min_choices, max_choices, question_type):
+    """parse_question, and the names of the slips that were mended in the object that counts."""
     if question_type == "free_form":
-        return check_free_form(fields)
-    return check_question(fields, min_choices, max_choices)
+        check, needed = check_free_form, ("question_text", "ground_truth")
+    else:
+        check = functools.partial(
+            check_question, min_choices=min_choices, max_choices=max_choices)
+        needed = FIELDS
 
-
-def object_end(text, start):
-    """-> (end, closed): one past the brace that closes text[start], braces inside strings ignored.
-
-    Not closed: end is where reading had to stop. Two objects that are both read far either nest, at
-    most MAX_DEPTH deep, or disagree on which quotes open a string, and there are only two ways to
-    see that. So no character is read more than 2 MAX_DEPTH times, whatever the text.
-    """
-    depth = 0
-    for token in TOKEN.finditer(text, start):
-        if token[0] in "{[":
-            depth += 1
-        elif token[0] in "}]":
-            depth -= 1
-        # a backslash outside a string: not JSON
-        if token[0] == "\\" or depth > MAX_DEPTH:
-            return token.end(), False
-        if depth == 0:
-            return token.end(), True
-    return len(text), False
-
-
-# \n opens a LaTeX command only in these cases; elsewhere it is a line break. Before a letter, \b \f
-# \r \t nearly always open one.
-N_COMMAND = (r"n(?=(?:u|e|eq|eg|abla|ot|otin|i|mid|leq|geq|less|gtr|cong|sim|parallel|exists"
-             r"|subseteq|earrow|warrow)(?![A-Za-z]))")
-BACKSLASH = re.compile(
-    rf'\\(?:["\\/]|u[0-9a-fA-F]{{4}}|[bfrt](?![A-Za-z])|(?!{N_COMMAND})n)?')
-
-
-def read_json(body):
-    r"""Text of an object -> dict, or None.
-
-    Raw JSON first, so "\n" stays a line break; LaTeX backslashes are doubled only if that fails.
-
-    >>> read_json(r'{"a": "x\nis \\theta"}'), read_json(r'{"a": "x\nis \(\theta\)"}')
-    ({'a': 'x\nis \\theta'}, {'a': 'x\nis \\(\\theta\\)'})
-    """
-    for attempt in (body, BACKSLASH.sub(doubled, body)):
-        try:
-            # strict=False: a line break inside a string is a line break
-            return json.loads(attempt, strict=False)
-        except ValueError:
-            # JSONDecodeError is one; so is the error for a number of 5,000 digits
-            pass
-    return None
-
-
-def doubled(escape):
-    """A lone backslash becomes two; a whole escape stays."""
-    return escape[0] if len(escape[0]) > 1 else r"\\"
+    found = None, "bad_json" if was_meant(text) else "no_json", []
+    for question, reason, slips in judged(text, check, needed):
+        # an invalid object takes back no question, but a generator that gives up does
+        if question or reason == "abstained" or not found[0]:
+            found = question, reason, slips
+    question, reason, slips = found
+    if question and rng and not order_matters(question.choices):
+        rng.shuffle(question.choices)
+    return question, reason, slips
 
 
 def check_question(fields, min_choices, max_choices):
-    """A dict with at least one of the three fields -> (Question, None) or (None, reason)."""
+    """A dict with at least one of the three fields -> (Question, None) or (None, reason).
+
+    Reasons: abstained, missing_field, wrong_type, not_unicode, empty_question, too_few_choices,
+    too_many_choices, empty_choice, duplicate_choices, answer_not_in_choices.
+    """
+    if abstains(fields):
+        return None, "abstained"
     if not all(field in fields for field in FIELDS):
         return None, "missing_field"
     text, choices, key = (fields[field] for field in FIELDS)
@@ -238,7 +180,7 @@ def check_question(fields, min_choices, max_choices):
 
     text, key = text.strip(), fold(key)
     written = [choice.strip() for choice in choices]
-    choices = strip_labels(written)
+    choices = strip_labels(written, key)
     if not text:
         return None, "empty_question"
     if len(choices) < min_choices:
@@ -255,16 +197,30 @@ def check_question(fields, min_choices, max_choices):
     return Question(text, choices, choices[index]), None
 
 
+def abstains(fields):
+    """Are question and key there and empty, and no choice filled in? The way out of the prompt
+    `hard`, for a document without material."""
+    if not ("question_text" in fields and "ground_truth" in fields):
+        return False
+    choices = fields.get("choices")
+    values = [fields["question_text"], fields["ground_truth"]]
+    values += choices if isinstance(choices, list) else [choices]
+    return not any(value.strip() if isinstance(value, str) else value for value in values)
+
+
 # What is longer is a sentence, and no verifier would match it.
 MAX_ANSWER_WORDS = 12
 
 
 def check_free_form(fields):
     """A dict with at least one of the three fields -> (free-form Question, None) or (None, reason).
+
+    Reasons: abstained, missing_field, wrong_type, has_choices, not_unicode, empty_question,
+    empty_answer, long_answer.
     """
+    if abstains(fields):
+        return None, "abstained"
     text, key = fields.get("question_text"), fields.get("ground_truth")
-    # a number is as good as its text
-    key = str(key) if is_number(key) else key
     if text is None or key is None:
         return None, "missing_field"
     if not isinstance(text, str) or not isinstance(key, str):
@@ -281,47 +237,3 @@ def check_free_form(fields):
     if len(key.split()) > MAX_ANSWER_WORDS:
         return None, "long_answer"
     return Question(text.strip(), [], fold(key)), None
-
-
-def fold(text):
-    """Runs of whitespace become one space. Case stays: X and x can be two variables."""
-    return " ".join(text.split())
-
-
-LABEL = re.compile(r"\(?([A-Za-z])(?:\)\.?|[.:])\s*(?=\S)")
-
-
-def strip_labels(choices):
-    """["A. 27", "B. 31", ...] -> ["27", "31", ...]: labels nobody asked for.
-
-    Only if every choice has one and they run A, B, C, ...
-    """
-    labels = [LABEL.match(choice) for choice in choices]
-    if not all(labels):
-        return choices
-    letters = "".join(label[1] for label in labels).upper()
-    if letters == ascii_uppercase[:len(choices)]:
-        return [choice[label.end():] for choice, label in zip(choices, labels)]
-    return choices
-
-
-BARE_LETTER = re.compile(r"\(?([A-Za-z])\)?[.:]?")
-
-
-def find_key(key, written, choices):
-    """Index of the choice meant by key, or None.
-
-    Text first, with and without labels; only then a letter: "B", "(B)", "B." or "B. 31".
-    """
-    for texts in (written, choices):
-        folded_texts = list(map(fold, texts))
-        if key in folded_texts:
-            return folded_texts.index(key)
-    letter = LABEL.match(key) or BARE_LETTER.fullmatch(key)
-    if not letter:
-        return None
-    index = ascii_uppercase.index(letter[1].upper())
-    # "B. 27" is no key if 27 is choice A
-    if index < len(choices) and key[letter.end():] in ("", fold(choices[index])):
-        return index
-    return None

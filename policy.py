@@ -19,23 +19,25 @@ differ in the rollouts, the advantages and the constant they divide by:
     B       B                   nominal rows of a mini-batch; a short last one is still divided by B
 
 Rollouts go through the model packed as trees (engine/packing.py). Passes, padding and ranks change
-no gradient (tests/test_policy.py). Ours, where the paper leaves it open: mini-batches keep the
-order of the batch. Missing on purpose, as in the paper: a KL term, an entropy term, a value
-network, a second epoch.
+no gradient (tests/test_policy.py). The solver's mini-batches are spread over the documents, as in
+the released code; the generator's keep the order of the batch. Missing on purpose, as in the paper:
+a KL term, an entropy term, a value network, a second epoch.
 """
 import contextlib
 import copy
 import functools
+from collections import Counter
 from itertools import chain
 from types import SimpleNamespace
 
 import torch
 
 from data import InputError
-from engine import ranks, shard
+from engine import offload, ranks, shard, varlen
+from engine.device import prepare, release
 from engine.logps import TokenLogps, response_lengths, tree_logps
-from engine.models import (chat_ids, check_model, copy_with, device_of, keep_memory, layer_weights,
-                           layers_of, load_model, stop_ids_of)
+from engine.models import (chat_ids, check_model, copy_with, device_of, layer_weights, layers_of,
+                           load_model, rows_agree, stop_ids_of)
 from engine.packing import even_passes, longest_first, passes
 from engine.progress import bar as progress_bar
 
@@ -112,15 +114,37 @@ def old_logps(policy, groups, cfg):
     return old
 
 
-def update(policy, groups, A, cfg):
+def spread(documents):
+    """(G,) the document of each group -> the G numbers of the groups in the order they train in.
+
+    Question i of the n_d of document d has its place at (i + 1/2) / n_d, and all are sorted by
+    place: a document's questions lie evenly over the whole order, so a mini-batch holds questions
+    of as many documents as it can. Ties keep their order. Source: the released code.
+
+    >>> "".join("AAAAAAAABBBBCC"[g] for g in spread("AAAAAAAABBBBCC"))
+    'ABACABAABACABA'
+    """
+    n, seen, places = Counter(documents), Counter(), []
+    for d in documents:
+        places.append((seen[d] + 0.5) / n[d])
+        seen[d] += 1
+    return sorted(range(len(places)), key=places.__getitem__)
+
+
+def update(policy, groups, A, cfg, documents=None):
     """One epoch of mini-batches of whole groups; moves the model. groups: (G, m) rollouts, A: (G,
     m).
 
     Groups without any advantage (all rewards equal) drop out, of Tbar too. The denominator B Tbar
     is one constant for the whole call. A non-finite gradient norm skips the step and is counted in
-    policy.skipped. -> {"grad_norm", "tokens", "steps", "rows"}.
+    policy.skipped. documents: (G,) what each group is spread by; None: the order stays.
+    -> {"grad_norm", "tokens", "steps", "rows"}.
     """
     kept = [(g, group) for g, group in enumerate(groups) if bool((A[g] != 0).any())]
+    if documents is not None:
+        # after the flat groups have gone: n_d counts what trains
+        order = spread([documents[g] for g, _ in kept])
+        kept = [kept[i] for i in order]
     if not kept:
         return {"grad_norm": None, "tokens": 0, "steps": 0, "rows": 0}
     m = len(groups[0])
@@ -190,14 +214,13 @@ class Policy:
         self.role, self.lr = role, lr
         self.device = device_of(cfg)
         on_cuda = self.device.type == "cuda"
-        if not on_cuda:
-            keep_memory()
+        prepare(self.device, cfg.sampler)
         self.bf16 = cfg.dtype == "bf16" or (cfg.dtype == "auto" and on_cuda)
-        self.model, self.tokenizer = load_model(path)
+        self.model, self.tokenizer = load_model(path, shard.possible(cfg))
         size = sum(p.numel() for p in self.model.parameters())
-        self.sharded = ranks.world() > 1 and shard.wanted(cfg, size, on_cuda)
+        self.sharded = shard.possible(cfg) and shard.wanted(cfg, size, on_cuda)
         if not self.sharded:
-            self.model.to(self.device)
+            self.model.float().to(self.device)
         self.stop_ids = stop_ids_of(self.model, self.tokenizer)
         # dev questions come every iteration
         ids = functools.partial(chat_ids, self.tokenizer)
@@ -210,17 +233,20 @@ class Policy:
         self.net, self.outline = TokenLogps(self.model), self.model
         self.layer_weights = layer_weights(self.model)
         check_model(self, cfg)
+        # does a pass without branches need no padding?
+        self.end_to_end = varlen.wanted(cfg, self) and rows_agree(self, cfg)
         if self.sharded:
             empty = [torch.empty_like(p, device="meta") for p in self.model.parameters()]
             self.outline = copy_with(self.model, empty, trains=True)
             shard.split(self.net, layers_of(self.model), self.device, self.bf16)
 
         self.params = [p for p in self.model.parameters() if p.requires_grad]
-        # fused: on CUDA torch's own choice is as good
+        # fused: of slices torch would make an update each
         self.optimizer = torch.optim.AdamW(
             self.params, lr=lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps,
-            weight_decay=cfg.weight_decay, fused=None if on_cuda else True)
+            weight_decay=cfg.weight_decay, fused=True)
         self.skipped, self.partner, self.awake = 0, None, True
+        self.waiting = offload.Waiting(self.device)
 
     def autocast(self):
         """fp32 master weights, bf16 arithmetic where asked for; plain fp32 otherwise."""
@@ -248,6 +274,8 @@ class Policy:
 
     def wake(self):
         """Every stage begins with this: where two roles take turns, the other leaves the device."""
+        # with what the stage before left: a sampler's cache has other sizes than a pass
+        release(self.device)
         if self.partner and not self.awake:
             self.partner.move("cpu", awake=False)
             self.move(self.device, awake=True)
@@ -257,10 +285,7 @@ class Policy:
 
         Parameters stay the same objects.
         """
-        self.net.to(place)
-        for state in self.optimizer.state.values():
-            for name in ("exp_avg", "exp_avg_sq"):
-                state[name] = state[name].to(place)
+        offload.move(self.net, self.optimizer, place, self.waiting)
         self.awake = awake
 
     def gathered(self, trains=False):

@@ -7,7 +7,10 @@
     azr           0 if p = 0 else 1 - p                             Absolute Zero, arXiv 2505.03335
     learnability  4 p (1 - p)                                       the quadratic form of that idea
     random        a seeded uniform number                           control
+    invalid       0, where an invalid draft earns -1                a term for sums
     fixed         none: the generator is not updated                control
+
+--reward is a name or a weighted sum, "influence + 0.5 spice", each term with advantages of its own.
 
     code      symbol    shape     meaning
     r         r         (Q, m)    1 where an answer matches the draft's key, else 0; nan: not known
@@ -16,15 +19,17 @@
     p_maj     p_maj     (Q,)      share of the answer given most often, whatever the key says
     clusters  |cluster| (Q,)      how many of the Q questions are near-duplicates, itself included
 
-All pay for questions the solver is unsure of. With four choices chance is p = 1/4, so they pay for
-guessing too, and a wrong key that the solver hits now and then looks just right to them; rzero does
-not look at the key at all. These are the papers' forms; the released code of R-Zero and Absolute
-Zero departs from them. Near-duplicates: distance 1 - sentence BLEU, average linkage, merged while
-closer than 0.5; the mean of both directions, so that order does not matter (our choice).
+The difficulty rewards pay for questions the solver is unsure of. With four choices chance is
+p = 1/4, so they pay for guessing too, and a wrong key that the solver hits now and then looks just
+right to them; rzero does not look at the key at all. These are the papers' forms, from which the
+code of R-Zero and Absolute Zero departs.
 """
+import functools
 import math
 import random
+import re
 from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -78,6 +83,11 @@ def uniform(p, questions, given, seed_words):
     return p.new_tensor([rng.random() for _ in questions])
 
 
+def nothing(p, *_):
+    """(Q,) -> (Q,): 0 for whoever is valid."""
+    return p * 0
+
+
 REWARDS = {             # what a valid question earns, what an invalid draft does
     "influence":    (None, 0.0),                # s_hat
     "spice":        (spice, -0.1),
@@ -85,8 +95,84 @@ REWARDS = {             # what a valid question earns, what an invalid draft doe
     "azr":          (azr, -1.0),
     "learnability": (learnability, 0.0),
     "random":       (uniform, 0.0),
+    "invalid":      (nothing, -1.0),
     "fixed":        (None, 0.0),                # nobody is paid
 }
+
+
+# ---------------------------------------------------------------- sums of rewards
+
+class Term(NamedTuple):
+    """A term of --reward."""
+    name: str
+    weight: float = 1.0             # of its advantages in A_gen
+    advantage: str | None = None    # how its scores become advantages (dugrpo.py); None: the run's
+    invalid: float | None = None    # what an invalid draft earns; None: the run's, or the reward's
+
+
+TERM = re.compile(r"(?:(-?\d*\.?\d+)\s*\*?\s*)?([A-Za-z]\w*)(?::(\w+))?")
+
+
+@functools.cache
+def parse(text):
+    """--reward -> its Terms. ValueError says what is wrong with it.
+
+    >>> [tuple(term)[:3] for term in parse("influence + 0.5 spice:group_std")]
+    [('influence', 1.0, None), ('spice', 0.5, 'group_std')]
+    """
+    terms = []
+    for part in text.split("+"):
+        match = TERM.fullmatch(part.strip())
+        if not match or match[2] not in REWARDS:
+            known = ", ".join(REWARDS)
+            raise ValueError(f"{part.strip()!r} is no reward; expected one, or a sum such as "
+                             f"'influence + 0.5 spice:group_std', of {known}")
+        weight, name, advantage = match.groups()
+        terms.append(Term(name, 1.0 if weight is None else float(weight), advantage))
+
+    names = [term.name for term in terms]
+    if len(set(names)) < len(names):
+        raise ValueError("expected each reward once")
+    if not all(term.weight for term in terms):
+        raise ValueError("expected weights other than 0")
+    if "fixed" in names and terms != [Term("fixed")]:
+        raise ValueError("expected 'fixed' alone: nobody is paid")
+    return terms
+
+
+def terms_of(text, advantage, invalid):
+    """--reward -> its Terms, with what they leave open filled in by the run's own settings."""
+    found = []
+    for term in parse(text):
+        own = REWARDS[term.name][1] if invalid is None else invalid
+        found.append(term._replace(advantage=term.advantage or advantage, invalid=own))
+    return found
+
+
+def earnings(terms, s_hat, questions, given, r, seed_words):
+    """What Q questions earn by each term -> {term: (Q,) scores}.
+
+    None for a term that pays nobody: fixed, or influence without s_hat. given(): what the answers
+    gave, as scores takes it; called where a term wants it.
+    """
+    earned = {}
+    for term in terms:
+        if term.name == "influence":
+            earned[term] = s_hat
+        elif term.name == "fixed":
+            earned[term] = None
+        else:
+            earned[term] = scores(term.name, questions, given(), r, seed_words)
+    return earned
+
+
+def total(earned):
+    """{term: (Q,) scores, or None where it pays nobody} -> (Q,) their weighted sum; None: nobody.
+
+    For the log and for solver_keep top; the generator learns from each term by itself.
+    """
+    paid = [term.weight * score for term, score in earned.items() if score is not None]
+    return sum(paid[1:], paid[0]) if paid else None
 
 
 def scores(name, questions, given, r, seed_words):
@@ -104,6 +190,8 @@ def scores(name, questions, given, r, seed_words):
 
 
 # ---------------------------------------------------------------- R-Zero: votes, near-duplicates
+# Near-duplicates: distance 1 - sentence BLEU, average linkage, merged while closer than 0.5; the
+# mean of both directions, so that order does not matter (our choice).
 
 def split_vote(p_maj, clusters):
     """(Q,) majority shares, (Q,) cluster sizes -> (Q,): 1 for an even vote, less near-duplicates.

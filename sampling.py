@@ -11,9 +11,9 @@
 
 A row's numbers depend on its seed words alone: the rows beside it, the number of ranks and a resume
 change nothing. Prompts are read once, whatever n; finished rows leave the batch and its cache,
-waiting prompts join (engine/cache.py). A sampler of your own is a file engine/NAME_sampler.py
-with `sample` (as vllm_sampler.sample: for each prompt n tuples, the stop token kept) and `require`,
-and its name in config.py.
+waiting prompts join (engine/cache.py; on CUDA engine/flat.py). A sampler of your own is a file
+engine/NAME_sampler.py with `sample` (as vllm_sampler.sample: for each prompt n tuples, the stop
+token kept) and `require`, and its name in config.py.
 
 Ours, where the paper leaves it open: a response also ends at the token that ends a turn in the chat
 template. top_p and top_k are for evaluation; the loss assumes all tokens.
@@ -22,12 +22,12 @@ import hashlib
 import importlib
 import itertools
 
-import numpy as np
 import torch
 
 from data import Rollout
 from engine import ranks
-from engine.cache import Running
+from engine.cache import sent
+from engine.flat import rows_for
 from engine.progress import bar as progress_bar
 
 
@@ -41,16 +41,29 @@ def row_seed(*seed_words):
 
 
 def uniforms(seeds, t):
-    """(R,) uint64 seeds, (R,) token numbers -> (R,) numbers in [0, 1).
+    """(R,) seeds, (R,) token numbers, both int64 -> (R,) numbers in [0, 1), on their device.
 
-    By splitmix64, which has no state.
+    By splitmix64, which has no state. Its words of 64 bits have no sign; products and sums of
+    signed ones have the same bits.
     """
-    with np.errstate(over="ignore"):
-        z = seeds + (t.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-    return (z >> np.uint64(11)).astype(np.float64) * 2.0 ** -53
+    def mixed(z, shift, factor):
+        return (z ^ shifted(z, shift)) * factor
+
+    z = seeds + (t + 1) * signed(0x9E3779B97F4A7C15)
+    z = mixed(z, 30, signed(0xBF58476D1CE4E5B9))
+    z = mixed(z, 27, signed(0x94D049BB133111EB))
+    z = z ^ shifted(z, 31)
+    return shifted(z, 11).double() * 2.0 ** -53
+
+
+def shifted(z, n):
+    """z >> n, with zeros from the left."""
+    return (z >> n) & (2 ** (64 - n) - 1)
+
+
+def signed(word):
+    """A number of 64 bits -> the int64 of the same bits."""
+    return word - 2 ** 64 if word >= 2 ** 63 else word
 
 
 # ---------------------------------------------------------------- one token for each row
@@ -109,7 +122,8 @@ def sample(policy, prompts, n, seed_words, cfg, temperature=None, top_p=None, to
     top_k = cfg.top_k if top_k is None else top_k
     mine = ranks.share(list(range(len(prompts))))
     draw = temperature, top_p, top_k
-    if cfg.sampler == "plain":
+    # train.py settles auto; whoever else samples does it by our own loop
+    if cfg.sampler in ("auto", "plain"):
         done = plain(policy, prompts, mine, n, seed_words, cfg, draw, what)
     else:
         # A guest, imported only when asked for: engine/NAME_sampler.py with a function `sample`.
@@ -128,43 +142,53 @@ def sample(policy, prompts, n, seed_words, cfg, temperature=None, top_p=None, to
 def plain(policy, prompts, mine, n, seed_words, cfg, draw, what):
     """The prompts numbered in `mine` -> for each, n tuples (tokens, log-probs, finished, text).
 
-    The batch is kept at about cfg.rows_at_once rows, never less than one prompt's n. Prompts are
-    taken longest first, which keeps the padding short. draw: (temperature, top_p, top_k).
+    The batch is kept at about as many rows as there is room for, never less than one prompt's n.
+    Prompts are taken longest first, which keeps the padding short. draw: (temperature, top_p,
+    top_k).
     """
-    queue = sorted(mine, key=lambda i: -len(prompts[i]))
+    # What waits: tokens to read, and the rows that go on from there.
+    waiting = longest_first([(prompts[i], names([i], n)) for i in mine])
     rows = names(mine, n)
     tokens = {row: [] for row in rows}
     logps = {row: [] for row in rows}
-    seeds = {(i, j): row_seed(*seed_words, i * n + j) for i, j in rows}
+    seeds = {(i, j): signed(row_seed(*seed_words, i * n + j)) for i, j in rows}
     stops = set(policy.stop_ids)
     bar = progress_bar(total=len(rows), desc=what, unit="row")
 
     with policy.sampling_model() as model, bar:
-        head, running = model.get_output_embeddings(), Running(model, policy.device)
-        while queue or running.rows:
+        head, running = model.get_output_embeddings(), rows_for(policy, model)
+        while waiting or running.rows:
+            # Where memory is full, the last rows wait again, with the tokens they have.
+            for i, j in running.give_way():
+                waiting.append((prompts[i] + tokens[i, j], [(i, j)]))
+                waiting = longest_first(waiting)
+
             # Waiting prompts join.
-            longest = len(prompts[queue[0]]) if queue else 0
-            room = joining(longest, len(running.rows), n, cfg.rows_at_once, cfg.tokens_at_once)
+            longest = len(waiting[0][0]) if waiting else 0
+            room = joining(longest, len(running.rows), n, running.most_rows(cfg, longest),
+                           cfg.tokens_at_once)
             if room:
-                taken, queue = queue[:room], queue[room:]
-                running.join([prompts[i] for i in taken], n, names(taken, n))
+                taken, waiting = waiting[:room], waiting[room:]
+                running.join([ids for ids, _ in taken], [theirs for _, theirs in taken])
 
             # One token for every row.
-            t = np.array([len(tokens[row]) for row in running.rows])
-            u = uniforms(np.array([seeds[row] for row in running.rows], dtype=np.uint64), t)
-            u = torch.from_numpy(u).to(policy.device)
+            now = running.rows
+            t = sent([len(tokens[row]) for row in now], policy.device)
+            u = uniforms(sent([seeds[row] for row in now], policy.device), t)
             token, logp = choose(head(running.hidden), u, *draw)                    # (R,), (R,)
 
-            # Finished rows leave; the others read their token.
+            # Finished rows leave; the others read their token. The host waits for the device here
+            # and nowhere else.
+            drawn = torch.stack([token.double(), logp.double()]).tolist()
             going = []
-            for r, (row, a, lp) in enumerate(zip(running.rows, token.tolist(), logp.tolist())):
-                tokens[row].append(a)
+            for r, (row, a, lp) in enumerate(zip(now, *drawn)):
+                tokens[row].append(int(a))
                 logps[row].append(lp)
-                if a not in stops and len(tokens[row]) < cfg.max_response_tokens:
+                if int(a) not in stops and len(tokens[row]) < cfg.max_response_tokens:
                     going.append(r)
-            if len(going) < len(running.rows):
-                bar.update(len(running.rows) - len(going))
-                token = token[going]
+            if len(going) < len(now):
+                bar.update(len(now) - len(going))
+                token = token[sent(going, policy.device)]
                 running.keep(going)
             if going:
                 running.step(token)
@@ -178,6 +202,10 @@ def plain(policy, prompts, mine, n, seed_words, cfg, draw, what):
         done.append([(tokens[row], logps[row], tokens[row][-1] in stops, texts[row])
                      for row in rows])
     return done
+
+
+def longest_first(waiting):
+    return sorted(waiting, key=lambda one: -len(one[0]))
 
 
 def joining(longest, running, n, rows_at_once, tokens_at_once):

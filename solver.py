@@ -6,14 +6,15 @@
     answers             (Q, m)    rollouts
     r         r         (Q, m)    1 where the answer is the question's key, else 0
     A         A_sol     (Q, m)    the answer's advantage over the others to the same question
+    A_update            (Q, m)    the same in the solver's own update: with hybrid RLVR's penalty
 
 An answer with nothing in a box scores 0 and stays. Multiple choice is checked by letter, free-form
 answers by math-verify (engine/verify.py). For a generated question the key is the generator's own:
 the solver learns what the generator believes, which is why the generator must be paid for being
 useful and not for being hard.
 
-Departs from the released code: the prompts are ours; a letter beyond the choices is wrong, not an
-error; a check that timed out is not a 0 but unknown.
+Departs from the released code: the prompts are ours, `plain` here, `hard` in prompts/hard; a letter
+beyond the choices is wrong, not an error; a check that timed out is not a 0 but unknown.
 """
 from itertools import chain
 from string import ascii_uppercase
@@ -22,8 +23,9 @@ import torch
 
 from data import Answered
 from dugrpo import center
-from engine import ranks
+from engine.checks import Shared
 from engine.letters import last_boxed, letter_in
+from engine.prompts import long_prompt
 from sampling import sample
 
 # The question goes in {question}, its lettered choices in {options}.
@@ -46,7 +48,12 @@ def solve(solver, questions, t, stage, cfg, verifier):
     seed_words = (cfg.seed, t, "solver", stage)
     answers = answer_questions(solver, questions, cfg.answers_per_question, seed_words, cfg, stage)
     r = shared_rewards(questions, answers, verifier)
-    return Answered(questions, answers, r, advantages(answers, r, cfg), boxed(answers, r))
+    found, A = boxed(answers, r), advantages(r)
+    A_update = A
+    if cfg.unboxed_penalty:
+        quit_early = ended(answers, r, solver.tokenizer.eos_token_id) & ~found      # (Q, m)
+        A_update = advantages(r - cfg.unboxed_penalty * quit_early)
+    return Answered(questions, answers, r, A, found, A_update)
 
 
 def answer_questions(solver, questions, m, seed_words, cfg, what="answers", **sampling):
@@ -55,7 +62,7 @@ def answer_questions(solver, questions, m, seed_words, cfg, what="answers", **sa
     seed_words: (seed, iteration, "solver", stage). sampling: temperature, top_p, top_k where they
     differ from training's.
     """
-    prompts = [solver.prompt_ids(prompt_text(question)) for question in questions]
+    prompts = [solver.prompt_ids(prompt_text(question, cfg.prompts)) for question in questions]
     return sample(solver, prompts, m, seed_words, cfg, what=what, **sampling)
 
 
@@ -73,20 +80,22 @@ def rewards(questions, answers, verifier):
                 letter = given_answer(question, rollout.text)
                 r[q, i] = float(letter == question.letter)
             else:
-                places.append((q, i))
-                pairs.append((last_boxed(rollout.text), question.ground_truth))
+                for truth in (question.ground_truth, *question.aliases):
+                    places.append((q, i))
+                    pairs.append((last_boxed(rollout.text), truth))
     verdicts = verifier.check(pairs) if pairs else []
     for place, verdict in zip(places, verdicts):
-        r[place] = float("nan") if verdict is None else float(verdict)
+        # right by any of its texts; else unknown by any
+        if verdict:
+            r[place] = 1.0
+        elif verdict is None and r[place] != 1:
+            r[place] = float("nan")
     return r
 
 
 def shared_rewards(questions, answers, verifier):
-    """rewards() of the main rank, on every rank.
-
-    A check that times out on one machine might not on another.
-    """
-    return ranks.from_main(rewards(questions, answers, verifier) if ranks.is_main() else None)
+    """rewards() on every rank, each having checked its share of the free-form answers."""
+    return rewards(questions, answers, Shared(verifier))
 
 
 def settled(r):
@@ -98,21 +107,31 @@ def settled(r):
     return torch.where(unknown, torch.zeros_like(r), r)
 
 
-def advantages(answers, r, cfg):
-    """(Q, m) answers and their rewards -> (Q, m) A_sol, for the update, g_dev and g_q alike.
+def advantages(r):
+    """(Q, m) rewards -> (Q, m) A_sol. Zeros where a reward is unknown."""
+    return center(settled(r)) if len(r) else r
 
-    Zeros where a reward is unknown. cfg.unboxed_penalty (hybrid RLVR, 0.5 with the authors): an
-    answer that ended by itself without any box gets minus that instead of 0. One that was cut at
-    the length limit keeps its 0: it had no chance.
+
+def ended(answers, r, eos):
+    """(Q, m) answers, (Q, m) r -> (Q, m) booleans: is the last token the tokenizer's end of text.
+
+    With nothing in a box that is the mid-EOS of hybrid RLVR, which costs cfg.unboxed_penalty in the
+    solver's update, and there alone: g_dev and g_q ask what is right, not what is finished. An
+    answer that was cut at the length limit, or that ended its turn by another token, costs nothing.
     """
-    if not len(r):
-        return r
-    if cfg.unboxed_penalty:
-        finished = [answer.finished for answer in chain.from_iterable(answers)]
-        finished = torch.tensor(finished).view_as(r)                                # (Q, m)
-        penalised = finished & ~boxed(answers, r)                                   # (Q, m)
-        r = r.masked_fill(penalised, -cfg.unboxed_penalty)
-    return center(settled(r))
+    last = [answer.response[-1] == eos for answer in chain.from_iterable(answers)]
+    return torch.tensor(last, dtype=torch.bool).view_as(r)
+
+
+def documents_of(slots, groups):
+    """(Q,) slots, the G groups the solver trains on -> (G,) the document of each, for
+    policy.spread: its place in the batch, since a document can appear twice where an epoch ends.
+
+    None for what nobody drafted (problems, dev questions, those of a file): together they count as
+    one document, which spreads problems over all mini-batches and leaves the order of the others.
+    """
+    documents = [d for d, _ in slots]
+    return documents + [None] * (len(groups) - len(documents))
 
 
 # ---------------------------------------------------------------- what an answer gave
@@ -148,12 +167,21 @@ def nothing_given_share(questions, answers):
 
 # ---------------------------------------------------------------- prompts out, answers in
 
-def prompt_text(question):
-    """A question -> the user message the solver reads, with lettered choices if it has any."""
+def prompt_text(question, prompts="plain"):
+    """A question -> what the solver is asked, with lettered choices if it has any: a user message;
+    hard: (system message, user message).
+
+    "A. ..." is plain's, what the small models were warmed on; "A) ..." is hard's, as released.
+    """
+    mark = ")" if prompts == "hard" else "."
+    lettered = zip(ascii_uppercase, question.choices)
+    options = "\n".join(f"{letter}{mark} {choice}" for letter, choice in lettered)
+    if prompts == "hard":
+        values = {"question": question.question_text} | ({"options": options} if options else {})
+        section = "multiple choice" if question.choices else "free form"
+        return long_prompt("solver.txt", section, **values)
     if not question.choices:
         return FREE_FORM.format(question=question.question_text)
-    lettered = zip(ascii_uppercase, question.choices)
-    options = "\n".join(f"{letter}. {choice}" for letter, choice in lettered)
     return MULTIPLE_CHOICE.format(question=question.question_text, options=options)
 
 

@@ -11,8 +11,8 @@ them.
     r, A      r, A     (Q, m)      is the answer right; its advantage over others to the question
     g_dev     g_dev    like theta  gradient of the loss on the dev answers
     s_hat     s_hat    (Q,)        influence of a question
-    score              (Q,)        what it earns: s_hat, or another reward of rewards.py
-    s, A_gen  s, A     (D, n)      the same in the grid of drafts; their advantages
+    score              (Q,)        what it earns: s_hat, or other rewards of rewards.py
+    s, A_gen  s, A     (D, n)      each reward in the grid of drafts; their advantages
 
 The six steps are in `train`, below. `study` is the paper's main recipe; what the authors tried
 beside it (extensions.py) goes through that one object and nowhere else.
@@ -28,8 +28,6 @@ from engine import flags
 CFG = flags.from_command_line() if __name__ == "__main__" else None
 
 import importlib
-import itertools
-import os
 import time
 from dataclasses import replace
 
@@ -41,18 +39,20 @@ import rewards
 import solver as solver_role
 from data import Document, Found, InputError, Question, keep_fitting
 from dugrpo import dugrpo
-from engine import checkpoint, ranks, room
+from engine import checkpoint, ending, ranks, room, run_folder, summary
 from engine.log import Clock, Log
-from engine.models import device_of
+from engine.models import device_of, sampler_of
 from engine.overlap import Overlap
+from engine.pools import unlike
 from engine.readers import load_documents, load_questions
+from engine.run_folder import fingerprint, model_fingerprint, own_folder
 from engine.spelling import check_spelling, unreadable
 from engine.verify import Verifier
 from evaluate import accuracy
 from generator import valid_questions, write_questions
 from influence import dev_gradient, influence_scores, norm
 from policy import Policy, take_turns, update
-from solver import solve
+from solver import documents_of, solve
 
 
 def train(cfg):
@@ -100,43 +100,44 @@ def train(cfg):
         # 4. What is each question worth?
         #    Neither model has moved yet.
         clock.begin("influence")
-        if cfg.reward == "influence":
+        if cfg.by_influence:
             g_dev = study.g_dev(dev_gradient(solver, dev.answers, dev.A, cfg))
             s_hat, own_share = influence_scores(
                 solver, solved.answers, solved.A, g_dev, cfg)
-            s_hat = study.s_hat(s_hat, solved.r)  # (Q,)
-            # without a g_dev nobody is paid
-            score = s_hat if g_dev is not None else None
+            s_hat = study.s_hat(s_hat, slots)  # (Q,)
             measured = dict(s_hat=s_hat, own_share=own_share, g_dev_norm=norm(g_dev))
-            # as large as the model: not kept beside the updates
+            # as large as the model: kept no longer
             del g_dev
-        else:
-            score = other_reward(solved, cfg, t)  # (Q,)
+        # in the main recipe one term: influence
+        earned = earnings(measured, solved, cfg, t)
+        score = rewards.total(earned)  # (Q,)
 
         # 5. The generator learns from its drafts,
-        #    paid by that score through DuGRPO.
+        #    paid by those terms through DuGRPO.
         clock.begin("update_generator")
-        s = grid(score, slots, drafts, cfg)  # (D, n)
-        A_gen = dugrpo(s, cfg.advantage)  # (D, n)
+        A_gen = 0
+        for term, paid in earned.items():
+            s = grid(paid, slots, drafts, term, cfg)  # (D, n)
+            A_gen += term.weight * dugrpo(s, term.advantage)
         written = rollouts_of(drafts)
         generator_step = update(generator, written, A_gen, cfg)
 
         # 6. The solver learns from its answers,
-        #    paid by correctness.
+        #    paid by correctness. Each mini-batch
+        #    mixes as many documents as it can.
         clock.begin("update_solver")
-        kept = study.kept(slots, score, Q, t)  # (Q,)
-        A_sol = study.only(kept, answered.A)  # (Q, m), and the problems'
-        solver_step = update(solver, answered.answers, A_sol, cfg)
+        kept = study.kept(slots, score, solved, t)  # (Q,)
+        learnt, A_sol = study.batch(kept, answered, dev)
+        origin = documents_of(slots, learnt)
+        solver_step = update(solver, learnt, A_sol, cfg, origin)
 
         # What came of it. Now and then the solver is tested.
         clock.begin("evaluate")
-        tested = None
-        if due(t, cfg.eval_every, cfg):
-            tested = evaluate(solver, test, t, cfg, verifier)
+        tested = evaluate(solver, test, t, cfg, verifier)
         clock.end()
         log.iteration(Found(
-            t, dev, drafts, slots, solved, answered[Q:], score, A_gen, kept,
-            generator_step, solver_step, tested,
+            t, dev, drafts, slots, solved, answered[Q:], score, earned,
+            A_gen, kept, generator_step, solver_step, tested,
             replaced=study.after(t, dev.r),
             skipped=solver.skipped + generator.skipped,
             **measured), clock, verifier)
@@ -153,24 +154,26 @@ def train(cfg):
 
 # ---------------------------------------------------------------- what the loop above calls
 
-def other_reward(solved, cfg, t):
-    """The Q questions as answered -> (Q,) what they earn by another rule; None: fixed."""
-    if cfg.reward == "fixed":
-        return None
-    given = solver_role.given(solved.questions, solved.answers)
-    return rewards.scores(cfg.reward, solved.questions, given, solved.r, (cfg.seed, t))
+def earnings(measured, solved, cfg, t):
+    """The Q questions as answered, and the s_hat measured -> {term: (Q,) what they earn by it}."""
+    def given():
+        return solver_role.given(solved.questions, solved.answers)
+
+    # without a g_dev influence pays nobody
+    s_hat = measured["s_hat"] if measured.get("g_dev_norm") is not None else None
+    return rewards.earnings(
+        cfg.terms, s_hat, solved.questions, given, solved.r, (cfg.seed, t))
 
 
-def grid(score, slots, drafts, cfg):
-    """(Q,) scores, the slots they belong to -> (D, n), cfg.invalid_score where a draft is no
-    question.
+def grid(score, slots, drafts, term, cfg):
+    """(Q,) scores, the slots they belong to -> (D, n), term.invalid where a draft is no question.
 
-    No score (a generator that is not paid, or no g_dev): all 0, so that nobody has an advantage.
+    No score: all 0, so that nobody has an advantage.
     """
     s = torch.zeros(len(drafts), cfg.questions_per_doc)                             # (D, n)
     if score is None:
         return s
-    s.fill_(cfg.invalid_score)
+    s.fill_(term.invalid)
     for (d, j), paid in zip(slots, score):
         s[d, j] = paid
     return s
@@ -187,11 +190,11 @@ def due(t, every, cfg):
 
 
 def evaluate(solver, test, t, cfg, verifier):
-    """Accuracy on the test questions at the present weights, or None without a test set.
+    """Accuracy on the test questions at the present weights, or None where it is not due.
 
     Nothing trains on it.
     """
-    if not test:
+    if not test or not due(t, cfg.eval_every, cfg):
         return None
     seed_words = cfg.seed, t, "solver", "test"
     return accuracy(solver, test, cfg.eval_samples, seed_words, cfg, verifier, what="test answers")
@@ -206,9 +209,9 @@ def truth_of(cfg):
 
 def load_models(cfg, log):
     """-> solver, generator: two full copies of the anchor, each with its own AdamW."""
-    if cfg.sampler != "plain":
+    if cfg.sampler not in ("auto", "plain"):
         # a guest says before anything is written if it is not there
-        importlib.import_module(f"engine.{cfg.sampler}_sampler").require()
+        importlib.import_module(f"engine.{cfg.sampler}_sampler").require(cfg)
     room.refuse(cfg)
     solver = Policy("solver", cfg.model, cfg.solver_lr, cfg)
     log.say(room.takes(cfg))
@@ -216,50 +219,66 @@ def load_models(cfg, log):
     if cfg.offload_idle:
         take_turns(solver, generator)
     asked, written = Question("", ["", ""], ""), Document("", "")
-    check_spelling(solver.tokenizer, {"solver.py": solver_role.prompt_text(asked)})
-    check_spelling(generator.tokenizer, {"generator.py": generator_role.prompt_text(written)})
+    answered = solver_role.prompt_text(asked, cfg.prompts)
+    check_spelling(solver.tokenizer, {"solver.py": answered})
+    drafted = generator_role.prompt_text(written, prompts=cfg.prompts)
+    check_spelling(generator.tokenizer, {"generator.py": drafted})
+    log.inputs |= {
+        "solver's anchor": model_fingerprint(cfg.model),
+        "generator's anchor": model_fingerprint(cfg.generator_anchor),
+        "prompts": fingerprint(prompts(solver, generator, cfg))}
     return solver, generator
+
+
+def prompts(solver, generator, cfg):
+    """-> what the roles read of one question and one document, as text and as tokens."""
+    question = Question("2 + 2 = ?", ["4", "5"], "4")
+    plain = Document("", "Caf\u00e9.")
+    seeded = Document("", "Caf\u00e9.", frozenset({"2 + 2 = ?"}))
+    asked = [solver_role.prompt_text(x, cfg.prompts) for x in (question, Question("?", [], ""))]
+    read = [generator_role.prompt_text(text, cfg.question_type, cfg.prompts)
+            for text in (plain, seeded)]
+    return [(text, solver.prompt_ids(text), solver.stop_ids) for text in asked] + [
+        (text, generator.prompt_ids(text), generator.stop_ids) for text in read]
 
 
 def load_data(cfg, solver, generator, log):
     """-> the study, the test questions or []. What does not fit the prompt is left out and said."""
     def prompt_length(document):
-        text = generator_role.prompt_text(document, cfg.question_type)
+        text = generator_role.prompt_text(document, cfg.question_type, cfg.prompts)
         return len(generator.prompt_ids(text))
 
+    def count(text):
+        return len(generator.tokenizer(text, add_special_tokens=False).input_ids)
+
     def length(question):
-        return len(solver.prompt_ids(solver_role.prompt_text(question)))
+        return len(solver.prompt_ids(solver_role.prompt_text(question, cfg.prompts)))
 
     def questions_of(name, load=load_questions, known=()):
         path = getattr(cfg, name)
-        everything = load(path) if path else []
-        new = extensions.unlike(known, everything)
+        everything = load(path, log.say) if path else []
+        new = unlike(known, everything)
+        if everything and not new:
+            raise InputError(f"{path}: all of its {len(everything)} questions are dev questions")
+        log.inputs |= {name: fingerprint(everything)} if path else {}
         log.say(unreadable(solver.tokenizer, new, path))
         questions, skipped = keep_fitting(new, length, cfg.max_prompt_tokens, f"{name} questions")
         copies = f", {len(everything) - len(new)} as dev questions" if known else ""
         if path:
-            log.say(f"{len(questions)} {name} questions from {path}, {skipped} left out as too long"
-                    + copies)
+            log.say(summary.line(questions, f"{name} questions", path, skipped, copies))
         return questions
 
     documents = []
     if cfg.train_on == "generated" and not cfg.seed_questions:
-        documents = read_documents(cfg, generator)
+        documents = load_documents(cfg.documents, cfg.max_chunk_tokens, count, log.say)
+        log.inputs["documents"] = fingerprint(documents)
         documents, skipped = keep_fitting(
             documents, prompt_length, cfg.max_prompt_tokens, "documents")
-        log.say(f"{len(documents)} documents from {cfg.documents}, {skipped} left out as too long")
+        log.say(summary.line(documents, "documents", cfg.documents, skipped))
     dev, test = questions_of("dev"), questions_of("test")
     study = extensions.study_of(cfg, documents, dev, questions_of, prompt_length)
     log.overlap = Overlap({"dev": study.all_dev(), "test": test})
     return study, test
-
-
-def read_documents(cfg, generator):
-    """The documents; texts are cut into chunks, counted in the generator's tokens."""
-    def count(text):
-        return len(generator.tokenizer(text, add_special_tokens=False).input_ids)
-
-    return load_documents(cfg.documents, max_tokens=cfg.max_chunk_tokens, count_tokens=count)
 
 
 # ---------------------------------------------------------------- stopping and going on
@@ -270,76 +289,46 @@ def save(cfg, t, solver, generator, study, log):
     remembered, g_dev_average = study.state()
     state = {"iteration": t, "study": remembered, **log.state()}
     checkpoint.save(cfg.run, {"solver": solver, "generator": generator}, state, g_dev_average)
+    run_folder.LOCK.note_checkpoint(True)
     log.checkpoint_seconds = time.time() - before
 
 
 def resume(cfg, solver, generator, study, log):
     """The newest whole checkpoint into models and study; logs cut back. -> its iteration, or 0."""
-    folder, state = checkpoint.find(cfg.run) if cfg.resume else (None, None)
-    if folder is None and cfg.resume and checkpoint.exists(cfg.run):
-        raise InputError(f"{cfg.run}: no whole checkpoint is left, so the run cannot go on; its "
-                         "logs are untouched. Start again with another --run")
-    if folder and folder.endswith(".previous") and ranks.is_main():
-        checkpoint.drop_newest(cfg.run)
-    log.open(state, "bf16" if solver.bf16 else "fp32")
+    folder, state = log.open("bf16" if solver.bf16 else "fp32")
     if folder is None:
         return 0
-    policies = {"solver": solver, "generator": generator}
-    study.load(state["study"], checkpoint.load(folder, state, policies))
+    if folder.endswith(".previous") and ranks.is_main():
+        checkpoint.drop_newest(cfg.run)
+    average = checkpoint.load(folder, state, {"solver": solver, "generator": generator})
+    # of another dev set the numbers of the questions in use say nothing
+    known = not {"dev", "dev_pool"} & set(log.accepted)
+    study.load(state["study"] if known else None, average)
     if state["iteration"] >= cfg.iterations:
         log.say(f"{cfg.run}: {state['iteration']} iterations are done and {cfg.iterations} were "
                 f"asked for; --iterations {2 * state['iteration']} would go on")
     return state["iteration"]
 
 
-def taken(folder):
-    """Is a run there?"""
-    return os.path.exists(os.path.join(folder, "config.json"))
-
-
-def own_folder(cfg):
-    """A run never writes over another: a named folder is refused, a default one gets a number."""
-    if cfg.resume or not taken(cfg.run):
-        return cfg
-    if "run" in cfg.given:
-        raise InputError(f"--run {cfg.run}: holds a run already; give another folder, or go on "
-                         f"with it by --resume {cfg.run}")
-    free = (f"{cfg.run}-{i}" for i in itertools.count(2) if not taken(f"{cfg.run}-{i}"))
-    return replace(cfg, run=next(free))
-
-
 def main(cfg):
+    """A Config, or the InputError in its place -> the exit code."""
     try:
+        ranks.meet(cfg)
         if cfg.plan:
             # a tool, looked up by name: nothing that trains needs it
             return importlib.import_module("tools.plan").plan_of_run(cfg)
         ranks.start(device_of(cfg))
         # every rank finds the same one
-        cfg = own_folder(cfg)
+        cfg = replace(own_folder(cfg), sampler=ranks.from_main(sampler_of(cfg)))
         ranks.barrier()
         train(cfg)
-    except InputError as error:
-        # one of each machine says it: a file may be missing on one of them only
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        if ranks.is_main():
-            print("\nstopped. Go on from the newest checkpoint with: "
-                  f"python train.py --resume {cfg.run}", file=sys.stderr)
-        return 130
     except BaseException as error:
-        # another rank's death shows as an error of any kind
-        dead = ranks.silent()
-        if dead:
-            ranks.say_dead(dead, "go on from the newest checkpoint with: "
-                                 f"torchrun ... train.py --resume {cfg.run}")
-            # a clean exit would wait for the dead
-            os._exit(1)
-        if not isinstance(error, ranks.Terminated):
+        code = ending.say(error, cfg)
+        if code is None:
             raise
-        return 143
+        return code
     finally:
+        run_folder.LOCK.release()
         ranks.stop()
     return 0
 

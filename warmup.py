@@ -31,21 +31,22 @@ import torch
 
 import generator
 import solver
-from data import Question, run_script
-from engine.models import chat_ids, chat_stop_ids, load_model
+from data import Document, Question, run_script
+from engine.models import chat_ids, chat_stop_ids, load_model, text_ids
+from engine.outputs import whole
 from engine.progress import bar
 
 
 # ---------------------------------------------------------------- demonstrations become pairs
 
-def generator_pair(demo):
+def generator_pair(demo, prompts="plain"):
     """A demonstration -> (generator prompt, JSON)."""
     fields = {name: demo[name] for name in ("question_text", "choices", "ground_truth")}
-    prompt = generator.PROMPT.format(document=demo["content"])
+    prompt = generator.prompt_text(Document("", demo["content"]), prompts=prompts)
     return prompt, json.dumps(fields, ensure_ascii=False)
 
 
-def solver_pair(demo, letter=None):
+def solver_pair(demo, letter=None, prompts="plain"):
     """A demonstration -> (solver prompt, answer with its letter in a box).
 
     The letter follows the value, which is the easiest binding to learn.
@@ -53,10 +54,10 @@ def solver_pair(demo, letter=None):
     question = Question(demo["question_text"], demo["choices"], demo["ground_truth"])
     letter = letter or question.letter
     answer = f"The answer is {question.ground_truth} \\boxed{{{letter}}}"
-    return solver.prompt_text(question), answer
+    return solver.prompt_text(question, prompts), answer
 
 
-def epochs(demos, batch, seed=0):
+def epochs(demos, batch, seed=0, prompts="plain"):
     """An endless, seeded stream of steps of two passes each.
 
     `batch` demonstrations as generator pairs, then as solver pairs with their choices shuffled: a
@@ -71,8 +72,8 @@ def epochs(demos, batch, seed=0):
             for demo in some:
                 choices = rng.sample(demo["choices"], len(demo["choices"]))
                 shuffled.append({**demo, "choices": choices})
-            yield [[generator_pair(demo) for demo in some],
-                   [solver_pair(demo) for demo in shuffled]]
+            yield [[generator_pair(demo, prompts) for demo in some],
+                   [solver_pair(demo, prompts=prompts) for demo in shuffled]]
 
 
 # ---------------------------------------------------------------- pairs become a loss
@@ -88,7 +89,7 @@ def encode_pair(tokenizer, pair):
     ids = chat_ids(tokenizer, prompt)
     labels = [-100] * len(ids)
     for text, learned in parts:
-        piece = tokenizer(text, add_special_tokens=False).input_ids
+        piece = text_ids(tokenizer, text)
         ids = ids + piece
         labels = labels + (piece if learned else [-100] * len(piece))
     stop = chat_stop_ids(tokenizer)[0]
@@ -190,10 +191,11 @@ def main(argv=None):
 
     steps = max(1, math.ceil(args.epochs * len(demos) / args.batch))
     print(f"{len(demos)} demonstrations, {steps} steps of {args.batch}", flush=True)
-    loss = fit(model, tokenizer, epochs(demos, args.batch), steps, args.lr)
+    loss = fit(model, tokenizer, epochs(demos, args.batch, prompts=args.prompts), steps, args.lr)
 
-    model.save_pretrained(args.out)
-    tokenizer.save_pretrained(args.out)
+    with whole(args.out) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     print(f"loss per response token {loss:.3f}; {args.out} loads with from_pretrained, "
           f"and as train.py --model {args.out}")
 

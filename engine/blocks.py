@@ -34,7 +34,9 @@ from engine.packing import passes
 from engine.progress import bar as progress_bar
 
 # At most in a block, padding included: beyond it nothing is left to share, and pieces get small.
-TOKENS, QUESTIONS = 768, 16
+# Measured on a CPU; on CUDA a guess, enough tokens to keep it busy.
+TOKENS = {"cpu": 768, "cuda": 8192}
+QUESTIONS = {"cpu": 16, "cuda": 64}
 
 
 def is_known(module):
@@ -60,10 +62,11 @@ def blocks(solver, questions, answers, cfg):
         return []
 
     # one question's trees at a time: those that do not fit are large
-    return in_blocks(((q, passes(solver, [(q, answers[q])], cfg)) for q in questions), cfg)
+    found = ((q, passes(solver, [(q, answers[q])], cfg)) for q in questions)
+    return in_blocks(found, cfg, solver.device.type)
 
 
-def in_blocks(questions, cfg):
+def in_blocks(questions, cfg, device="cpu"):
     """(q, its passes) pairs, of Trees or of TreeSizes -> lists of (q, tree), as above."""
     trees = []
     for q, found in questions:
@@ -73,17 +76,17 @@ def in_blocks(questions, cfg):
     trees.sort(key=lambda pair: -pair[1].tokens)
 
     lengths = [(tree.tokens, tree.predictions) for _, tree in trees]
-    ends = [0, *accumulate(sizes(lengths, cfg))]
+    ends = [0, *accumulate(sizes(lengths, cfg, device))]
     return [trees[start:end] for start, end in pairwise(ends)]
 
 
-def sizes(trees, cfg):
+def sizes(trees, cfg, device="cpu"):
     """[(tokens, predictions) of each tree], longest first -> how many of them, in turn, make a
     block.
     """
-    found, limit = [], min(TOKENS, cfg.tokens_at_once)
+    found, limit = [], min(TOKENS[device], cfg.tokens_at_once)
     while trees:
-        fit = max(1, min(QUESTIONS, limit // trees[0][0]))
+        fit = max(1, min(QUESTIONS[device], limit // trees[0][0]))
         # so that the last block is no smaller
         size = math.ceil(len(trees) / math.ceil(len(trees) / fit))
         while sum(n for _, n in trees[:size]) > cfg.logp_chunk:

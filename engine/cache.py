@@ -1,5 +1,5 @@
-"""The rows that are being sampled, with their key-value cache: rows leave when finished, and others
-join.
+"""The rows that are being sampled, padded, with their key-value cache: rows leave when finished,
+and others join. (On CUDA they lie end to end: engine/flat.py.)
 
     code      shape                              meaning
     R, L                                      rows in the cache, its columns (padded on the left)
@@ -8,11 +8,49 @@ join.
     length    (R,)                            tokens so far, which is the position of the next one
     hidden    (R, H)                          last hidden state, from which the next token is drawn
 """
+from itertools import chain
+
 import torch
 from torch.nn.functional import pad
 from transformers.cache_utils import Cache, DynamicLayer
 
+from engine.attention import attending, folded
 from engine.masks import masks_for
+
+
+# Where --rows_at_once does not say how many rows are sampled side by side: at most so many, and so
+# many as fit into
+#   a CPU's cache of HELD bytes, so that a run's numbers do not depend on what else runs there
+#   SHARE of what is free on a GPU as a stage begins; the rest is for logits, prefills and copies
+ROWS, HELD, SHARE = 256, 2 ** 31, 0.75
+
+
+def sent(numbers, device):
+    """A list of whole numbers -> a tensor on the device, which the host does not wait for."""
+    return torch.tensor(numbers, dtype=torch.long).to(device, non_blocking=True)
+
+
+def token_bytes(config, size):
+    """A model's config, bytes of a number -> bytes of one token's keys and values, all layers."""
+    c = config.get_text_config()
+    head = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+    heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
+    return 2 * c.num_hidden_layers * heads * head * size
+
+
+def rows_that_fit(cfg, token_bytes, held=HELD):
+    """Rows of which `held` bytes hold the cache if all prompts and responses are as long as they
+    may be: a power of 2, at most ROWS.
+    """
+    row = token_bytes * (cfg.max_prompt_tokens + cfg.max_response_tokens)
+    fit = max(1, min(ROWS, held // row))
+    return 2 ** (int(fit).bit_length() - 1)
+
+
+def free_memory(device):
+    """Bytes of a GPU that torch could still give."""
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
 
 
 def spare(columns):
@@ -24,10 +62,24 @@ def with_spare(x):
     return pad(x, (0, 0, 0, spare(x.shape[2])))
 
 
-def padded_left(x, columns):
-    """(R, heads, L, size) -> the same with `columns` empty ones before; none if that is negative.
+def chosen(x, index, first):
+    """(R, heads, L, size) -> the rows of `index` from column `first` on, and spare columns.
+
+    With one copy: rows leave at nearly every step of a large batch.
     """
-    return pad(x, (0, 0, max(0, columns), 0))
+    L = x.shape[2] - first
+    room = x.new_empty(len(index), x.shape[1], L + spare(L), x.shape[3])
+    torch.index_select(x[:, :, first:], 0, index, out=room[:, :, :L])
+    return room
+
+
+def below(x, y):
+    """y's rows below x's, the shorter ones padded on the left, and spare columns."""
+    L = max(x.shape[2], y.shape[2])
+    room = x.new_zeros(len(x) + len(y), x.shape[1], L + spare(L), x.shape[3])
+    room[:len(x), :, L - x.shape[2]:L] = x
+    room[len(x):, :, L - y.shape[2]:L] = y
+    return room
 
 
 class GrowingLayer(DynamicLayer):
@@ -41,7 +93,7 @@ class GrowingLayer(DynamicLayer):
         if not self.is_initialized or keys.shape[2] > 1:
             return super().update(keys, values, *args, **kwargs)
         L = self.keys.shape[2]
-        # rows have come or gone, or the room is full
+        # the first step after a prefill, or the room is full
         if self.keys is not self.mine or L == self.room[0].shape[2]:
             self.make_room()
         for room, new in zip(self.room, (keys, values)):
@@ -57,10 +109,11 @@ class GrowingLayer(DynamicLayer):
         self.values = with_spare(self.values)
         self.room = self.keys, self.values
 
-    def put(self, keys, values):
-        """Other rows from here on."""
-        self.keys, self.values = keys, values
-        self.room, self.mine = (), None
+    def put(self, keys, values, columns):
+        """Other rows from here on, with spare columns behind those in use."""
+        self.room = keys, values
+        self.keys, self.values = keys[:, :, :columns], values[:, :, :columns]
+        self.mine = self.keys
 
 
 def new_cache():
@@ -69,28 +122,32 @@ def new_cache():
 
 class Running:
     """The rows being sampled. `rows` names each: its (prompt, answer)."""
+    attend = staticmethod(folded)
 
     def __init__(self, model, device):
         self.model, self.device = model, device
+        self.held = SHARE * free_memory(device) if device.type == "cuda" else HELD
+        self.token_bytes = token_bytes(model.config, model.dtype.itemsize)
         self.cache = new_cache()
         self.seen = torch.zeros(0, 0, dtype=torch.bool, device=device)
         self.length = torch.zeros(0, dtype=torch.long, device=device)
         self.hidden = None
         self.rows = []
 
-    def join(self, prompts, n, rows):
-        """Prefill P prompts, one forward for all, and add n rows for each."""
+    def join(self, prompts, rows):
+        """Prefill P prompts, one forward for all, and add the rows of each: P lists of names."""
+        n = sent([len(of_prompt) for of_prompt in rows], self.device)
         cache, seen, hidden = self.prefill(prompts)
         cache.batch_repeat_interleave(n)
         seen = seen.repeat_interleave(n, 0)
         hidden = hidden.repeat_interleave(n, 0)
-        length = torch.tensor([len(p) for p in prompts], device=self.device).repeat_interleave(n)
+        length = sent([len(p) for p in prompts], self.device).repeat_interleave(n)
 
         if self.rows:
             self.append(cache, seen, hidden, length)
         else:
             self.cache, self.seen, self.hidden, self.length = cache, seen, hidden, length
-        self.rows = self.rows + rows
+        self.rows = self.rows + list(chain.from_iterable(rows))
 
     def prefill(self, prompts):
         """P prompts -> a cache of their own, (P, L) seen, (P, H) hidden."""
@@ -105,19 +162,24 @@ class Running:
         # padding sees itself: no NaN
         itself = torch.eye(longest, dtype=torch.bool, device=self.device)
         allowed = causal & seen[:, None, None, :] | itself                          # (P, 1, L, L)
+        masks = masks_for(self.model, allowed, positions, positions)
         cache = new_cache()
-        out = self.model.base_model(
-            input_ids=ids, attention_mask=masks_for(self.model, allowed, positions, positions),
-            position_ids=positions, past_key_values=cache, use_cache=True)
-        return cache, seen, out.last_hidden_state[:, -1]
+        return cache, seen, self.forward(ids, masks, positions, cache)
+
+    def most_rows(self, cfg, longest):
+        """How many rows may be sampled side by side now, if prompts of so many tokens join."""
+        return cfg.rows_at_once or rows_that_fit(cfg, self.token_bytes, self.held)
+
+    def give_way(self):
+        """Names of rows that leave where the memory is full. Padded rows were counted before."""
+        return []
 
     def append(self, cache, seen, hidden, length):
         """Other rows below these; both caches padded on the left to the longer one."""
-        longer = cache.layers[0].keys.shape[2] - self.seen.shape[1]
+        longer = seen.shape[1] - self.seen.shape[1]
+        columns = max(seen.shape[1], self.seen.shape[1])
         for mine, theirs in zip(self.cache.layers, cache.layers):
-            keys = [padded_left(mine.keys, longer), padded_left(theirs.keys, -longer)]
-            values = [padded_left(mine.values, longer), padded_left(theirs.values, -longer)]
-            mine.put(torch.cat(keys), torch.cat(values))
+            mine.put(below(mine.keys, theirs.keys), below(mine.values, theirs.values), columns)
         self.seen = torch.cat([pad(self.seen, (max(0, longer), 0)),
                                pad(seen, (max(0, -longer), 0))])
         self.length = torch.cat([self.length, length])
@@ -129,15 +191,15 @@ class Running:
         if not index:
             self.cache = new_cache()
             return
-        index = torch.tensor(index, device=self.device)
+        index = sent(index, self.device)
         self.seen = self.seen[index]
         self.length = self.length[index]
         self.hidden = self.hidden[index]
         first = int(self.seen.any(0).int().argmax())
         self.seen = self.seen[:, first:]
         for layer in self.cache.layers:
-            layer.put(layer.keys.index_select(0, index)[:, :, first:],
-                      layer.values.index_select(0, index)[:, :, first:])
+            layer.put(chosen(layer.keys, index, first), chosen(layer.values, index, first),
+                      self.seen.shape[1])
 
     def step(self, tokens):
         """Feed one token to every row: (R,) tokens -> new hidden states."""
@@ -145,8 +207,13 @@ class Running:
         k_pos = (self.seen.cumsum(1) - 1).clamp(min=0)
         allowed = self.seen[:, None, None, :]
         masks = masks_for(self.model, allowed, self.length[:, None], k_pos)
-        out = self.model.base_model(
-            input_ids=tokens[:, None], attention_mask=masks, position_ids=self.length[:, None],
-            past_key_values=self.cache, use_cache=True)
-        self.hidden = out.last_hidden_state[:, -1]
+        self.hidden = self.forward(tokens[:, None], masks, self.length[:, None], self.cache)
         self.length = self.length + 1
+
+    def forward(self, ids, masks, positions, cache):
+        """(R, L) ids, which the cache takes in -> (R, H) hidden states of the last column."""
+        with attending(self.model, self.attend):
+            out = self.model.base_model(
+                input_ids=ids, attention_mask=masks, position_ids=positions,
+                past_key_values=cache, use_cache=True)
+        return out.last_hidden_state[:, -1]

@@ -5,8 +5,9 @@
         solver/, generator/   a safetensors file from each rank: fp32 weights and AdamW's moments,
                               "weight.NAME", "exp_avg.NAME", "exp_avg_sq.NAME"
         g_dev_average/        the running mean of g_dev, if there is one: "NAME"
-        state.json            iteration, step counts, sizes of the logs, counters, and the sha256 of
-                              the files beside it
+        state.json            iteration, step counts, counters, what binds it to its run and its
+                              logs (engine/run_folder.py), the sha256 of every file beside it, and a
+                              checksum over all of this
 
 A checkpoint is written to checkpoint.part/, synced to disk, and renamed. A run can be killed at any
 moment: what is called checkpoint/ is whole, and if the disk lies, the hashes tell. The logs are cut
@@ -33,7 +34,7 @@ from torch.distributed.checkpoint import (CheckpointException, HuggingFaceStorag
                                           HuggingFaceStorageWriter)
 
 from engine import ranks
-from data import InputError
+from data import InputError, line_of, shorten
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -76,13 +77,13 @@ def sync(path):
 
 @contextlib.contextmanager
 def as_it_was():
-    """torch.distributed.checkpoint wraps whatever happens inside it, Ctrl-C and SIGTERM too: raise
-    those again as what they were."""
+    """torch.distributed.checkpoint wraps whatever happens inside it, Ctrl-C, SIGTERM and a full
+    disk too: raise those again as what they were."""
     try:
         yield
     except CheckpointException as error:
         for failure, _ in error.failures.values():
-            if not isinstance(failure, Exception):
+            if not isinstance(failure, Exception) or line_of(failure):
                 raise failure from None
         raise
 
@@ -102,10 +103,15 @@ def write(folder, tensors):
 def read(folder, tensors):
     """Fill {name: tensor}, whole or in shards, from the files in `folder`, whoever wrote them.
 
-    On all ranks together. InputError if the files lack a name or hold it in another shape.
+    On all ranks together. InputError if the files lack a name, hold one that nobody asked for or
+    hold it in another shape.
     """
     reader = HuggingFaceStorageReader(folder)
     stored = reader.read_metadata().state_dict_metadata
+    unasked = sorted(set(stored) - set(tensors))
+    if unasked:
+        raise InputError(f"{folder}: holds {unasked[0]}, which this run has no place for; is this "
+                         "the run's own checkpoint?")
     for name, tensor in tensors.items():
         if name not in stored or stored[name].size != tensor.shape:
             raise InputError(f"{folder}: no tensor {name} of shape {tuple(tensor.shape)}; is this "
@@ -116,11 +122,13 @@ def read(folder, tensors):
 
 
 def hashes(folder, files):
-    """{file in folder: sha256, None where it is missing}; each rank reads its share."""
+    """{file in folder: sha256, None where it cannot be read}; each rank reads its share."""
     mine = []
     for name in ranks.share(files):
-        path = os.path.join(folder, name)
-        mine.append(sha256(path) if os.path.exists(path) else None)
+        try:
+            mine.append(sha256(os.path.join(folder, name)))
+        except OSError:
+            mine.append(None)
     return dict(zip(files, ranks.gather(mine, len(files))))
 
 
@@ -133,7 +141,7 @@ def save(run, policies, state, g_dev_average=None):
     newest = os.path.join(run, "checkpoint")
     part, previous = f"{newest}.part", f"{newest}.previous"
     if ranks.is_main():
-        shutil.rmtree(part, ignore_errors=True)
+        remove(part)
         os.makedirs(part)
     ranks.barrier()
     # one at a time: each is as large as a model and its AdamW
@@ -145,16 +153,12 @@ def save(run, policies, state, g_dev_average=None):
         average = dict(zip(names(policies["solver"]), g_dev_average))
         write(os.path.join(part, "g_dev_average"), average)
     ranks.barrier()
-    written = glob.glob(os.path.join(glob.escape(part), "*/*.safetensors"))
-    files = ranks.from_main(sorted(os.path.relpath(path, part) for path in written))
+    files = ranks.from_main(files_in(part))
     digests = hashes(part, files)
     if ranks.is_main():
-        with open(os.path.join(part, "state.json"), "w") as f:
-            json.dump({**state, "steps": steps, "sha256": digests}, f, indent=1)
-            f.flush()
-            os.fsync(f.fileno())
+        write_state(os.path.join(part, "state.json"), {**state, "steps": steps, "sha256": digests})
         if os.path.exists(newest):
-            shutil.rmtree(previous, ignore_errors=True)
+            remove(previous)
             # killed after this: only checkpoint.previous exists, and find() takes it
             os.rename(newest, previous)
         os.rename(part, newest)
@@ -162,41 +166,93 @@ def save(run, policies, state, g_dev_average=None):
     ranks.barrier()
 
 
+def write_state(path, state):
+    """A checkpoint's state, with a checksum over itself, on disk at the end."""
+    with open(path, "w") as f:
+        json.dump({**state, "checksum": checksum(state)}, f, indent=1)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def read_state(folder):
+    """The state in a checkpoint, or None if it is not as it was written."""
+    path = os.path.join(folder, "state.json")
+    if not os.path.isfile(path):
+        return None
+    try:
+        with open(path) as f:
+            state = json.load(f)
+        if state.pop("checksum") == checksum(state) and sound(state):
+            return state
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    return None
+
+
+def sound(state):
+    """Are the counts and hashes of a state what they can be?"""
+    counts = [state["iteration"]]
+    for of_role in state["steps"].values():
+        counts += of_role["adam"], of_role["skipped"]
+    whole = all(type(n) is int and n >= 0 for n in counts)
+    return whole and all(type(digest) is str for digest in state["sha256"].values())
+
+
+def checksum(state):
+    """The sha256 of what JSON makes of a state."""
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def remove(path):
+    """A folder or file, if it is there."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+    elif os.path.lexists(path):
+        os.remove(path)
+
+
 def drop_newest(run):
     """Remove a newest checkpoint that was found damaged, so that save() does not put it in the
     place of the whole one before it."""
-    shutil.rmtree(os.path.join(run, "checkpoint"), ignore_errors=True)
+    remove(os.path.join(run, "checkpoint"))
 
 
 def drop_previous(run):
     """At the end of a run the newest checkpoint is whole and synced, and one is enough to go on."""
     if ranks.is_main() and os.path.exists(os.path.join(run, "checkpoint")):
-        shutil.rmtree(os.path.join(run, "checkpoint.previous"), ignore_errors=True)
+        remove(os.path.join(run, "checkpoint.previous"))
 
 
 def exists(run):
-    """Was there ever a checkpoint, whole or not?"""
+    """Is there a checkpoint, whole or not?"""
     newest = os.path.join(run, "checkpoint")
-    return os.path.exists(newest) or os.path.exists(f"{newest}.previous")
+    return os.path.lexists(newest) or os.path.lexists(f"{newest}.previous")
 
 
 def find(run):
     """-> (folder, state) of the newest whole checkpoint, or (None, None); names damaged ones."""
     for folder in (os.path.join(run, "checkpoint"), os.path.join(run, "checkpoint.previous")):
-        if not os.path.exists(folder):
+        if not os.path.lexists(folder):
             continue
-        try:
-            with open(os.path.join(folder, "state.json")) as f:
-                state = json.load(f)
-            found = hashes(folder, list(state["sha256"]))
-            bad = [name for name, digest in state["sha256"].items() if found[name] != digest]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            bad = [f"state.json ({type(error).__name__})"]
+        state, there = ranks.from_main((read_state(folder), files_in(folder)))
+        bad = ["state.json"]
+        if state:
+            expected = state["sha256"]
+            # those that are there, too: a file that nobody wrote would be read
+            found = hashes(folder, sorted({*expected, *there}))
+            bad = [name for name, digest in found.items() if expected.get(name) != digest]
         if not bad:
             return folder, state
         if ranks.is_main():
-            print(f"{folder}: {', '.join(bad)} is cut short or damaged; trying the one before")
+            print(f"{folder}: {shorten(', '.join(bad))} is cut short, damaged or not its own; "
+                  "trying the one before")
     return None, None
+
+
+def files_in(folder):
+    """The tensor files of a checkpoint, relative to it, in order."""
+    written = glob.glob(os.path.join(glob.escape(folder), "*/*.safetensors"))
+    return sorted(os.path.relpath(path, folder) for path in written)
 
 
 @torch.no_grad()
@@ -210,17 +266,12 @@ def load(folder, state, policies):
         policy.skipped = steps["skipped"]
         for p in policy.params if steps["adam"] else ():
             moments = {moment: torch.zeros_like(p) for moment in MOMENTS}
-            policy.optimizer.state[p] = {"step": torch.tensor(float(steps["adam"])), **moments}
+            # beside its moments: a fused AdamW counts on the device
+            step = torch.tensor(float(steps["adam"]), device=p.device)
+            policy.optimizer.state[p] = {"step": step, **moments}
         read(os.path.join(folder, role), policy_tensors(policy))
     if not any(name.startswith("g_dev_average") for name in state["sha256"]):
         return None
     average = [torch.zeros_like(p) for p in policies["solver"].params]
     read(os.path.join(folder, "g_dev_average"), dict(zip(names(policies["solver"]), average)))
     return average
-
-
-def cut(path, size):
-    """Cut a log back to its size at the checkpoint: the iterations after it are written once."""
-    if os.path.exists(path):
-        with open(path, "r+b") as f:
-            f.truncate(size)

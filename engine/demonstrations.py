@@ -7,9 +7,12 @@ a misspelt flag, a missing file and a run folder in place of a model are answere
 """
 import argparse
 
+from config import CHOICES
 from data import InputError, run_script
 from engine import flags
-from engine.readers import load_items, read_question
+from engine.outputs import folder_to_write
+from engine.layouts import read_question
+from engine.readers import load_items
 
 
 def from_command_line(about):
@@ -21,6 +24,7 @@ def asked(argv, about=None):
     """Words as in read_arguments -> (arguments, demonstrations). Raises InputError."""
     args = read_arguments(argv, about)
     args.model = flags.find_model("model", args.model)
+    folder_to_write("--out", args.out, [args.model])
     return args, load_demos(args.demos)[:args.limit]
 
 
@@ -37,6 +41,8 @@ def read_arguments(argv, about=None):
     add("--epochs", type=float, default=1.0, help="how often each is shown (default 1)")
     add("--batch", type=int, default=4, help="demonstrations per step (default 4)")
     add("--lr", type=float, default=1e-4, help="peak learning rate (default 1e-4)")
+    add("--prompts", choices=CHOICES["prompts"], default="plain",
+        help="those that the run will use: plain, or hard as in the paper's presets")
     add("--limit", type=int, help="only the first so many demonstrations")
     add("--threads", type=int, default=0, help="CPU threads (0: torch's default)")
     return parser.parse_args(argv)

@@ -18,10 +18,10 @@ import typing
 from dataclasses import replace
 from pathlib import Path
 
-from config import (
-    CHANGEABLE, CHOICES, FILES, PRESETS, SECTIONS, SETTINGS, SHORT_NAMES, TOY, TOY_FREE, TOY_HARD,
-    Config)
-from data import InputError
+from config import CHANGEABLE, CHOICES, FILES, SECTIONS, SETTINGS, Config
+from engine.presets import PRESETS, SHORT_NAMES, TOY, TOY_FREE, TOY_HARD
+from data import InputError, complain, take_all_letters
+from dugrpo import ADVANTAGES
 from rewards import REWARDS
 
 # What --help prints first, and what stands behind each.
@@ -35,18 +35,26 @@ SAME_FOLDER = "the same as --output_dir, by its name in config.json; torchrun ta
 def from_command_line():
     """The command line -> Config, or one line on stderr and exit code 2; needs no torch.
 
-    Local files that the run would read have to be there. Of several ranks the first of each
-    machine speaks: a file may be missing on one of them only.
+    Local files that the run would read have to be there. One of several ranks -> the InputError
+    itself: what is wrong on one of them only ends all, once they have met (ranks.meet).
     """
+    take_all_letters()
     try:
         cfg = parse()
         # a plan may be made where the data is not
         if not cfg.plan:
             files_exist(cfg)
+        if cfg.show_data:
+            # only here: a run reads its files with the model at hand
+            from engine.summary import show
+            show(cfg)
+            sys.exit(0)
         return cfg
     except InputError as error:
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            return error
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
+            complain(str(error))
         sys.exit(2)
 
 
@@ -173,7 +181,9 @@ def from_flags(flags):
     cfg = Config(**values, given=tuple(given))
     if cfg.invalid_score is None:
         cfg = replace(cfg, invalid_score=invalid_score(cfg.reward))
-    what = {"dev": "dev-only", "file": "file"}.get(cfg.train_on, cfg.reward)
+    # a sum without its spaces
+    paid = re.sub(r"[^\w.+-]+", "-", cfg.reward.replace(" ", ""))
+    what = {"dev": "dev-only", "file": "file"}.get(cfg.train_on, paid)
     return check(replace(cfg, run=cfg.run or f"runs/{cfg.preset}-{what}-seed{cfg.seed}"))
 
 
@@ -197,8 +207,8 @@ def absolute(path):
 
 
 def invalid_score(reward):
-    """What an invalid draft scores; check() has something to say of a reward that is unknown."""
-    return REWARDS[reward][1] if reward in REWARDS else 0.0
+    """What an invalid draft scores; None for a sum, whose terms say so each for itself."""
+    return REWARDS[reward][1] if reward in REWARDS else None
 
 
 def preset_of(model):
@@ -265,10 +275,15 @@ def resumed(given):
     if fixed:
         may = ", ".join(CHANGEABLE)
         raise InputError(f"{', '.join(fixed)} cannot be set beside --resume; only {may} can")
-    if not os.path.isfile(f"{folder}/config.json"):
+    path = f"{folder}/config.json"
+    if not os.path.isfile(path):
         raise InputError(f"resume = {folder!r}: expected the folder of a run, "
                          "but it has no config.json")
-    cfg = load(f"{folder}/config.json")
+    if not os.path.getsize(path):
+        raise InputError(f"resume = {folder!r}: its config.json is empty, so this run was stopped "
+                         f"before it began and nothing is lost; start it again with --run {folder}")
+    # what was accepted at an earlier resume is not accepted for ever
+    cfg = replace(load(path), accept_changed_data=False)
     return check(replace(cfg, **given, run=folder, given=tuple(given)))
 
 
@@ -281,8 +296,8 @@ def load(path):
         values = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})")
-    except ValueError as error:
-        # broken JSON, or not UTF-8
+    except (ValueError, RecursionError) as error:
+        # broken JSON, not UTF-8, or brackets nested a thousand deep
         raise InputError(f"{path}: expected the JSON that a run wrote, but {error}")
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected a JSON object with one entry per field, "
@@ -294,14 +309,19 @@ def load(path):
 
 
 def from_values(values):
-    """{every field: its value from JSON} -> Config."""
+    """{every field: its value from JSON} -> Config, with what binds its checkpoints to it."""
+    values = dict(values)
+    run_id, inputs = values.pop("run_id", ""), values.pop("inputs", None)
+    if not isinstance(run_id, str) or not isinstance(inputs, dict if run_id else type(None)):
+        raise InputError("run_id or inputs are not those that a run wrote")
     for name in values:
         known(name)
     # a default here could silently change a run that is resumed
     missing = [name for name in SETTINGS if name not in values]
     if missing:
         raise InputError(f"no value for {', '.join(missing)}")
-    return check(Config(**{name: as_field(name, value) for name, value in values.items()}))
+    fields = {name: as_field(name, value) for name, value in values.items()}
+    return check(Config(**fields, run_id=run_id, inputs=inputs))
 
 
 # ---------------------------------------------------------------- names and types
@@ -382,14 +402,17 @@ def as_number(kind, value):
 AT_LEAST_1 = (
     "iterations", "docs_per_step", "questions_per_doc", "minibatch_rows", "max_prompt_tokens",
     "max_response_tokens", "max_chunk_tokens", "dev_every", "eval_every", "eval_samples",
-    "checkpoint_every", "rows_at_once", "tokens_at_once", "logp_chunk")
+    "checkpoint_every", "tokens_at_once", "logp_chunk")
 AT_LEAST_0 = (
     "seed", "top_k", "eval_top_k", "save_every", "show_every", "threads", "solver_lr",
     "generator_lr", "weight_decay", "seed_questions", "rlvr_per_step", "unboxed_penalty",
-    "dev_refresh", "gate_std", "keep_per_doc")
+    "dev_refresh", "gate_share", "keep_per_doc", "rows_at_once")
 ABOVE_0 = ("temperature", "eval_temperature", "adam_eps", "grad_clip", "tis_cap")
-BELOW_1 = ("beta1", "dev_ema")
-SHARES = ("top_p", "eval_top_p", "vllm_memory", "keep_share")
+BELOW_1 = ("beta1", "dev_ema", "vllm_memory")
+MAYBE_0 = ("gate_tau", "gate_tau_max")
+SHARES = ("top_p", "eval_top_p", "keep_share")
+# What a plan is made for.
+MOST_GPUS = 4096
 
 
 def check(cfg):
@@ -417,10 +440,23 @@ def check_sources(cfg):
         none = f"the preset {cfg.preset!r} brings none of its own"
         raise InputError(f"missing {' and '.join(lacking)}: {none}")
     for name, choices in CHOICES.items():
-        need(cfg, name, getattr(cfg, name) in choices, f"one of {', '.join(choices)}")
+        if name != "reward":
+            need(cfg, name, getattr(cfg, name) in choices, f"one of {', '.join(choices)}")
+    check_reward(cfg)
     if cfg.truth is not None:
         dotted = all(part.isidentifier() for part in cfg.truth.split("."))
         need(cfg, "truth", dotted, "the name of a module, such as toy.truth")
+
+
+def check_reward(cfg):
+    """A name, or a sum of terms whose names and advantages we know."""
+    try:
+        terms = cfg.terms
+    except ValueError as error:
+        raise InputError(f"reward = {cfg.reward!r}: {error}") from None
+    for term in terms:
+        need(cfg, "reward", term.advantage in ADVANTAGES,
+             f"after a colon one of {', '.join(ADVANTAGES)}, not {term.advantage!r}")
 
 
 def check_ranges(cfg):
@@ -434,6 +470,9 @@ def check_ranges(cfg):
         need(cfg, name, 0 <= getattr(cfg, name) < 1, "a number from 0 to below 1")
     # influence.scaled_Gamma divides by it
     need(cfg, "beta2", 0 < cfg.beta2 < 1, "a number between 0 and 1")
+    for name in MAYBE_0:
+        value = getattr(cfg, name)
+        need(cfg, name, value is None or value >= 0, "0 or more, or none")
     for name in SHARES:
         need(cfg, name, 0 < getattr(cfg, name) <= 1, "a number above 0 and up to 1")
 
@@ -450,8 +489,9 @@ def check_training(cfg):
          "all or random beside reward = 'fixed', which gives no scores")
     need(cfg, "seed_questions", drafts or not cfg.seed_questions,
          f"0 {beside}, where nothing is drafted")
-    need(cfg, "gate_std", not cfg.gate_std or cfg.reward == "influence",
-         "0 unless reward = 'influence'")
+    need(cfg, "seed_questions", cfg.seed_questions != 1,
+         "0, or at least 2: one of a bundle is never shown")
+    check_gate(cfg)
 
     partners = {"questions": ("train_on", cfg.train_on == "file"),
                 "rlvr": ("rlvr_per_step", cfg.rlvr_per_step > 0),
@@ -460,6 +500,16 @@ def check_training(cfg):
         expected = "a file" if wanted else "none"
         need(cfg, name, bool(getattr(cfg, name)) == wanted,
              f"{expected} beside {partner} = {getattr(cfg, partner)!r}")
+
+
+def check_gate(cfg):
+    gated = cfg.by_influence
+    need(cfg, "gate_share", not cfg.gate_share or gated, "0 unless influence is a reward")
+    need(cfg, "gate_share", cfg.gate_share <= 1, "at most 1")
+    need(cfg, "gate_tau", cfg.gate_tau is None or gated, "none unless influence is a reward")
+    need(cfg, "gate_tau", cfg.gate_tau is None or not cfg.gate_share, "none beside gate_share")
+    need(cfg, "gate_tau_max", cfg.gate_tau_max is None or cfg.gate_share,
+         "none unless there is a gate_share")
 
 
 def check_sizes(cfg):
@@ -478,7 +528,7 @@ def check_sizes(cfg):
         size = getattr(cfg, name)
         need(cfg, "minibatch_rows", cfg.minibatch_rows % size == 0,
              f"a multiple of {name} = {size}: whole groups")
-    need(cfg, "gpus", cfg.gpus >= 1, "at least 1")
+    need(cfg, "gpus", 1 <= cfg.gpus <= MOST_GPUS, f"1 to {MOST_GPUS}")
     need(cfg, "gpu_gb", cfg.gpu_gb > 0, "a number above 0")
 
 
@@ -498,7 +548,8 @@ def describe(cfg):
              f"at most {cfg.answers_per_step} answers to train on in each"]
     for name, setting in SETTINGS.items():
         value = getattr(cfg, name)
-        if value != preset[name] and name not in ("model", "run"):
+        settled = preset[name] == "auto" and value == "plain"
+        if value != preset[name] and name not in ("model", "run") and not settled:
             paper = setting.metadata["paper"]
             theirs = "" if paper is None else f", paper {paper}"
             lines.append(f"  {name:21}{shown(value):14}  preset {shown(preset[name])}{theirs}")

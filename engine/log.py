@@ -7,6 +7,7 @@
 Only the main rank writes and speaks. On the terminal "+-" is half of a 95 % interval, 1.96 standard
 errors over the test questions.
 """
+import hashlib
 import json
 import os
 import shutil
@@ -17,8 +18,8 @@ from dataclasses import replace
 
 from tqdm import tqdm
 
-from data import InputError
-from engine import checkpoint, flags, ranks, trackers
+from data import InputError, is_encodable, one_line
+from engine import flags, ranks, run_folder, trackers
 from engine.metrics import metrics, peak_memory_mb, question_rows
 
 STAGES = ("dev", "write", "answer", "influence", "update_generator", "update_solver", "evaluate",
@@ -46,6 +47,59 @@ class Clock:
         return time.time() - self.started
 
 
+class Prefix:
+    """A log up to where it was written: its size and the sha256 of its bytes."""
+
+    def __init__(self):
+        self.size, self.lines, self.hash = 0, 0, hashlib.sha256()
+
+    @classmethod
+    def read(cls, path, size, sha256):
+        """The first bytes of a log. InputError if they are not those that were written."""
+        prefix = cls()
+        if os.path.isfile(path):
+            with open(path, "rb") as f:
+                while some := f.read(min(2 ** 20, size - prefix.size)):
+                    prefix.add(some)
+        if prefix.state() == {"size": size, "sha256": sha256}:
+            return prefix
+        found = f"has {prefix.size} of the {size} bytes" if prefix.size < size else (
+            f"is another in its first {size} bytes than that")
+        raise InputError(f"{path}: {found} that its checkpoint remembers, so the run cannot go on "
+                         "without losing lines; put the file back, or start again with another "
+                         "--run")
+
+    def add(self, some):
+        self.size += len(some)
+        self.lines += some.count(b"\n")
+        self.hash.update(some)
+
+    def cut(self, path):
+        """The iterations after it are written once."""
+        if os.path.exists(path):
+            with open(path, "r+b") as f:
+                f.truncate(self.size)
+
+    def append(self, path, text):
+        """On disk at the end."""
+        some = text.encode("utf-8")
+        with open(path, "ab") as f:
+            f.write(some)
+            f.flush()
+            os.fsync(f.fileno())
+        self.add(some)
+
+    def state(self):
+        return {"size": self.size, "sha256": self.hash.hexdigest()}
+
+
+def as_line(row):
+    """A row -> its line of JSON. A file name that is not UTF-8 stands there in JSON's own escapes.
+    """
+    line = json.dumps(row, ensure_ascii=False)
+    return (line if is_encodable(line) else json.dumps(row)) + "\n"
+
+
 class Log:
     """The run folder's text files and the terminal."""
 
@@ -59,60 +113,69 @@ class Log:
         # of the save before this line: the line must be in the log when its checkpoint is made
         self.checkpoint_seconds = 0.0
         self.lines_said = 0
-        self.paths = [os.path.join(cfg.run, name) for name in ("metrics.jsonl", "questions.jsonl")]
+        # {name: sha256 of what was loaded under it}; those that changed since the run began, which
+        # was accepted; those of them that no line of metrics.jsonl tells yet
+        self.inputs, self.accepted, self.untold = {}, [], []
+        # {path of a log: its Prefix}
+        self.logs = {os.path.join(cfg.run, name): Prefix() for name in run_folder.LOGS}
+        self.metrics_path, self.questions_path = self.logs
         self.say(flags.describe(cfg))
 
-    def open(self, state, dtype):
-        """Create the run folder, once everything that was asked for has been found; after a resume,
-        cut the logs back to the checkpoint.
+    def open(self, dtype):
+        """Take the run folder, once everything that was asked for has been found. A resumed run's
+        logs are cut back to its newest checkpoint. -> that checkpoint's folder and state, or
+        (None, None).
 
         dtype: what is computed in. It goes into config.json in place of `auto`, so that a resumed
-        run stays with it on another device.
+        run stays with it on another device. On all ranks together.
         """
-        if not ranks.from_main(not self.main or self.claim(dtype)):
+        ranks.same(self.inputs, "loaded other {} than")
+        run_folder.LOCK.hold(self.cfg.run)
+        if not self.cfg.resume and ranks.from_main(run_folder.taken(self.cfg.run)):
             raise InputError(f"{self.cfg.run}: another run has just begun there; give this one a "
                              "folder of its own by --run")
+        folder, state, self.accepted = run_folder.find(self.cfg, self.inputs, self.check_logs)
+        self.untold = self.accepted
+        self.cfg = run_folder.named(replace(self.cfg, dtype=dtype), self.inputs, state)
         if self.main:
-            for path in self.paths:
-                checkpoint.cut(path, state["sizes"][os.path.basename(path)] if state else 0)
-        self.track, self.stop_tracking = trackers.start(self.cfg, self.paths[0])
+            self.cfg.save(os.path.join(self.cfg.run, "config.json"))
+            run_folder.LOCK.note_checkpoint(bool(state))
+            for path, prefix in self.logs.items():
+                prefix.cut(path)
+        self.track, self.stop_tracking = trackers.start(self.cfg, self.metrics_path)
         # what the time left is counted from
         self.started, self.first = time.time(), state["iteration"] if state else 0
         if state:
             self.anchor_accuracy = state["anchor"]
             self.say(f"resumed after iteration {state['iteration']}")
+        if self.accepted:
+            self.say(f"accepted: {', '.join(self.accepted)} changed since the run began")
+        return folder, state
 
-    def claim(self, dtype):
-        """Write config.json -> True; False if a run that began at the same time has the folder."""
-        os.makedirs(self.cfg.run, exist_ok=True)
-        path = os.path.join(self.cfg.run, "config.json")
-        if not self.cfg.resume:
-            try:
-                open(path, "x").close()
-            except FileExistsError:
-                return False
-        replace(self.cfg, dtype=dtype).save(path)
-        return True
+    def check_logs(self, state):
+        """InputError unless each log begins with what a checkpoint remembers of it."""
+        for path in self.logs if self.main else ():
+            self.logs[path] = Prefix.read(path, **state["logs"][os.path.basename(path)])
+        lines = self.logs[self.metrics_path].lines
+        if self.main and lines != state["iteration"]:
+            raise InputError(f"{self.metrics_path}: {lines} iterations up to a checkpoint that is "
+                             f"of iteration {state['iteration']}; start again with another --run")
 
     def say(self, text):
-        """A line on the terminal; None says nothing."""
+        """A line on the terminal; None says nothing. What a document holds moves no cursor."""
         if self.main and text is not None:
-            tqdm.write(text)
+            tqdm.write("\n".join(map(one_line, text.split("\n"))))
             sys.stdout.flush()
 
     def append(self, path, rows):
         if self.main:
-            with open(path, "a", encoding="utf-8") as f:
-                f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-                f.flush()
-                os.fsync(f.fileno())
+            self.logs[path].append(path, "".join(as_line(row) for row in rows))
 
     def state(self):
-        """What a checkpoint must remember of the logs."""
-        sizes = {}
-        for path in self.paths:
-            sizes[os.path.basename(path)] = os.path.getsize(path) if os.path.exists(path) else 0
-        return {"sizes": sizes, "anchor": self.anchor_accuracy}
+        """What a checkpoint must remember of the run and its logs."""
+        logs = {os.path.basename(path): prefix.state() for path, prefix in self.logs.items()}
+        return {"run_id": self.cfg.run_id, "settings": run_folder.settings(self.cfg),
+                "inputs": self.inputs, "logs": logs, "anchor": self.anchor_accuracy}
 
     # ------------------------------------------------------------ an iteration
 
@@ -132,10 +195,12 @@ class Log:
         line = metrics(found, rows, anchor, new, self.judge if self.truth else None)
         seconds = clock.seconds | {"checkpoint": self.checkpoint_seconds}
         line |= {"seconds": {stage: round(x, 3) for stage, x in seconds.items()},
-                 "peak_memory_mb": round(peak_memory_mb(), 1)}
+                 "peak_memory_mb": round(peak_memory_mb(), 1), "run_id": self.cfg.run_id}
+        if self.untold:
+            line["accepted_changes"], self.untold = self.untold, []
 
-        self.append(self.paths[1], rows)
-        self.append(self.paths[0], [line])
+        self.append(self.questions_path, rows)
+        self.append(self.metrics_path, [line])
         self.track(line)
         self.last = line
         self.say_line(line, clock)
@@ -272,7 +337,7 @@ def warnings(x, cfg):
     elif x["valid_share"] < 0.1:
         yield (f"almost no draft was valid ({x['valid_share']:.0%}; reasons "
                f"{x['invalid_reasons']}); a small model needs warmup.py first.")
-    if cfg.reward == "influence" and x["g_dev_norm"] is None:
+    if cfg.by_influence and x["g_dev_norm"] is None:
         yield ("no g_dev: every dev question was answered all right or all wrong, so all scores "
                "are 0 and the generator did not move; more answers_per_question or a dev set the "
                "solver sometimes solves would help.")

@@ -4,7 +4,8 @@ needed.
     trees --ids, positions, masks--> (B, L, H) --at the sources--> (T, H) --head--> (T,) log-probs
 
     code      shape    meaning
-    ids       (B, L)   tokens, padded on the right; positions (B, L): their depth in the tree
+    ids       (B, L)   tokens, padded on the right; positions (B, L): their depth in the tree;
+                       of Rows (1, tokens of all) without padding
     sources   (T,)     places to predict from, in the flattened (B, L); targets (T,): of which token
     chunk              positions whose full log-softmax is in memory at once
 """
@@ -15,6 +16,11 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from engine.masks import tree_masks
+from engine.packing import Rows
+from engine.varlen import row_masks
+
+# Lengths under a mask: the kernel for masks wants strides of 8 or 16, and copies what has others.
+MULTIPLE = {"cpu": 1, "cuda": 16}
 
 
 class TokenLogps(torch.nn.Module):
@@ -55,31 +61,17 @@ def tree_logps(policy, trees, temperature, cfg):
 
     What answers share is computed once.
     """
-    device = policy.device
-    L = max(len(tree.ids) for tree in trees)
-
-    def padded(name, value):
-        lists = [getattr(tree, name) for tree in trees]
-        return torch.tensor([x + [value] * (L - len(x)) for x in lists], device=device)    # (B, L)
-
     def as_tensor(numbers):
-        return torch.tensor(numbers, dtype=torch.long, device=device)
+        return torch.tensor(numbers, dtype=torch.long, device=policy.device)
 
-    ids = padded("ids", 0)
-    positions = torch.arange(L, device=device).expand(len(trees), L)                # (B, L)
-    # Trees without a branch: plain causal attention, padding stands behind what is read.
-    masks = None
-    if any(tree.positions[-1] < len(tree.ids) - 1 for tree in trees):
-        positions = padded("positions", 0)
-        dtype = torch.bfloat16 if policy.bf16 else torch.float32
-        # padding sees padding: no NaN
-        masks = tree_masks(policy.model, positions, padded("ends", L), dtype)
+    arrange = end_to_end if isinstance(trees, Rows) else side_by_side
+    ids, masks, positions, starts = arrange(policy, trees)
 
-    # The B trees' own numbers, as places in the flattened (B, L) and among all predictions.
+    # The B trees' own numbers, as places in the flattened input and among all predictions.
     first = [0, *accumulate(len(tree.targets) for tree in trees)]
     sources, targets, spread = [], [], []
     for b, tree in enumerate(trees):
-        sources += [b * L + place for place in tree.sources]
+        sources += [starts[b] + place for place in tree.sources]
         targets += tree.targets
         spread += [first[b] + prediction for prediction in tree.spread]
 
@@ -90,6 +82,53 @@ def tree_logps(policy, trees, temperature, cfg):
         # FSDP would leave it to a backward pass, and there is none
         policy.net.reshard()
     return logp[as_tensor(spread)]                                                  # (tokens,)
+
+
+def side_by_side(policy, trees):
+    """B trees -> (B, L) ids, masks, (B, L) positions, and where each tree starts in the flattened
+    (B, L).
+    """
+    device = policy.device
+    L = max(len(tree.ids) for tree in trees)
+    branched = any(tree.branched for tree in trees)
+    if branched:
+        # of another length CUDA's kernel copies the mask in every layer
+        L = multiple(L, MULTIPLE[device.type])
+
+    def padded(name, value):
+        lists = [getattr(tree, name) for tree in trees]
+        return torch.tensor([x + [value] * (L - len(x)) for x in lists], device=device)    # (B, L)
+
+    positions = torch.arange(L, device=device).expand(len(trees), L)                # (B, L)
+    # Trees without a branch: plain causal attention, padding stands behind what is read.
+    masks = None
+    if branched:
+        positions = padded("positions", 0)
+        dtype = torch.bfloat16 if policy.bf16 else torch.float32
+        # padding sees padding: no NaN
+        masks = tree_masks(policy.model, positions, padded("ends", L), dtype)
+    return padded("ids", 0), masks, positions, range(0, len(trees) * L, L)
+
+
+def end_to_end(policy, trees):
+    """R trees without a branch -> the same with (1, T) ids and positions."""
+    lengths = [len(tree.ids) for tree in trees]
+    ids, positions = [], []
+    for tree in trees:
+        ids += tree.ids
+        positions += tree.positions
+    ids, positions = torch.tensor([[ids], [positions]], device=policy.device)      # (1, T) each
+    masks = row_masks(policy.model, lengths, policy.device)
+    return ids, masks, positions, [0, *accumulate(lengths)]
+
+
+def multiple(n, of):
+    """The next multiple.
+
+    >>> multiple(17, 16), multiple(32, 16)
+    (32, 32)
+    """
+    return -(-n // of) * of
 
 
 def response_lengths(trees):

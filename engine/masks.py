@@ -22,6 +22,14 @@ def masks_for(model, allowed, q_pos, k_pos):
     return {"full_attention": allowed, "sliding_attention": near} if kinds else near
 
 
+def windows_of(model):
+    """-> for each layer how many positions it sees, itself included, or None: all. As masks_for."""
+    config = model.config.get_text_config()
+    window = getattr(config, "sliding_window", None) or None
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * config.num_hidden_layers
+    return [window if kind == "sliding_attention" else None for kind in kinds]
+
+
 def tree_masks(model, positions, ends, dtype):
     """(B, L) positions, (B, L) ends -> what `attention_mask` takes: every token sees itself and its
     ancestors.

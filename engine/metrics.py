@@ -81,6 +81,7 @@ def metrics(found, rows, anchor_accuracy, verifier_counts, truth=None):
         "dev_replaced": found.replaced,
         "answer_unboxed_share": mean((~found.solved.boxed).flatten().tolist()),
         "invalid_reasons": dict(Counter(x.reason for x in drafts if x.question is None)),
+        **about_repairs([x for x in drafts if x.question is not None]),
         "generator_grad_norm": found.generator_step["grad_norm"],
         "solver_grad_norm": found.solver_step["grad_norm"],
         **about_rollouts(rollouts),
@@ -90,6 +91,8 @@ def metrics(found, rows, anchor_accuracy, verifier_counts, truth=None):
         "tokens_sampled": sampled + test.get("tokens", 0),
         "tokens_trained": found.generator_step["tokens"] + found.solver_step["tokens"],
     }
+    if len(found.earned) > 1:
+        line |= about_terms(found)
     # for the reader; nothing trains on it
     return line | (truth(drafts) if truth else {})
 
@@ -118,6 +121,23 @@ def about_scores(found, drafts):
         "g_dev_norm": found.g_dev_norm,
         "invalid_paid_share": mean(invalid_paid) if score is not None else None,
     }
+
+
+def about_terms(found):
+    """Of a reward that is a sum: what each term pays on average."""
+    means = {}
+    for term, score in found.earned.items():
+        means[term.name] = mean_of(score)
+    return {"terms_mean": means}
+
+
+def about_repairs(valid):
+    """How many valid questions are there because a slip was mended, and which slips."""
+    repairs = Counter()
+    for draft in valid:
+        repairs.update(set(draft.repairs))
+    return {"repaired_share": mean(bool(draft.repairs) for draft in valid),
+            "repairs": dict(repairs)}
 
 
 def about_overlap(found, rows):
@@ -174,7 +194,7 @@ def question_rows(found, overlap):
 def invalid_row(draft):
     empty = dict.fromkeys(("question", "choices", "answer"))
     unscored = dict.fromkeys(("solved", "score", "s_hat", "own_share"))
-    return {**empty, "status": draft.reason, "text": draft.rollout.text[:1000],
+    return {**empty, "status": draft.reason, "repairs": None, "text": draft.rollout.text[:1000],
             "tokens": len(draft.rollout.response), **unscored}
 
 
@@ -183,10 +203,15 @@ def valid_row(found, q, draft):
         return float(values[q]) if values is not None else None
 
     question = draft.question
+    terms = {term.name: at(score) for term, score in found.earned.items()}
+    # of a sum; one term is the score
+    terms = {"terms": terms} if len(terms) > 1 else {}
     return {"question": question.question_text, "choices": question.choices,
-            "answer": question.ground_truth, "status": "valid", "text": None,
+            "answer": question.ground_truth, "status": "valid",
+            "repairs": sorted(set(draft.repairs)), "text": None,
             "tokens": len(draft.rollout.response), "solved": known_mean(found.solved.r[q]),
-            "score": at(found.score), "s_hat": at(found.s_hat), "own_share": at(found.own_share)}
+            "score": at(found.score), "s_hat": at(found.s_hat), "own_share": at(found.own_share),
+            **terms}
 
 
 def shown_answers(one):

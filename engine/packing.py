@@ -51,10 +51,23 @@ class Tree:
         return len(self.sources)
 
 
+    @property
+    def branched(self):
+        """Is some token no child of the one before it?"""
+        return self.positions[-1] < len(self.ids) - 1
+
+
 class TreeSize(NamedTuple):
     """What a tree counts of the above."""
     tokens: int
     predictions: int
+    branched: bool = True
+
+
+class Rows(list):
+    """A pass of trees without a branch that lie end to end, (1, T), and not side by side
+    (engine/varlen.py).
+    """
 
 
 # A token without an answer: no loss, gradients of exact zeros.
@@ -113,7 +126,9 @@ def tree_sizes(lengths, per_tree):
     for i in range(0, len(lengths.responses), per_tree):
         responses = lengths.responses[i:i + per_tree]
         predictions = sum(responses) - sum(lengths.common[i + 1:i + per_tree])
-        sizes.append(TreeSize(lengths.prompt + predictions - len(responses), predictions))
+        tokens = lengths.prompt + predictions - len(responses)
+        branched = tokens > lengths.prompt + max(responses) - 1
+        sizes.append(TreeSize(tokens, predictions, branched))
     return sizes
 
 
@@ -131,7 +146,8 @@ def answers_per_tree(policy, prompt, lengths, common, limit, parts=1):
     how much of each the one before has brought. A tree of L tokens costs about
     2 P_layers L + 4 W L^2 (P_layers weights in the layers, W layers x heads x head size). Packing
     saves tokens and pays for attention between answers that the mask then throws away, so long
-    answers to a short prompt go one to a tree.
+    answers to a short prompt go one to a tree. End to end such a tree needs no mask, and half of
+    the attention: 2 W L^2.
     """
     width = attention_width(policy.model.config.get_text_config())
 
@@ -142,7 +158,8 @@ def answers_per_tree(policy, prompt, lengths, common, limit, parts=1):
             sizes.append(prompt + responses - sum(common[i + 1:i + per_tree]))
         if per_tree > 1 and max(sizes) > limit:
             return math.inf
-        return sum(2 * policy.layer_weights * L + 4 * width * L * L for L in sizes)
+        pairs = 2 if per_tree == 1 and policy.end_to_end else 4
+        return sum(2 * policy.layer_weights * L + pairs * width * L * L for L in sizes)
 
     return min(range(1, math.ceil(len(lengths) / parts) + 1), key=flops)
 
@@ -205,19 +222,41 @@ def passes(policy, groups, cfg, parts=1, part=0):
     trees = []
     for g, group in groups:
         trees += packed(policy, group, g, cfg.tokens_at_once, parts)
-    return in_passes(trees, cfg.tokens_at_once, parts, part)
+    return in_passes(trees, cfg.tokens_at_once, parts, part, policy.end_to_end)
 
 
-def in_passes(trees, limit, parts=1, part=0):
+def in_passes(trees, limit, parts=1, part=0, end_to_end=False):
     """Trees, or TreeSizes -> lists of them, longest first, each of at most `limit` tokens when
     padded to its first.
+
+    end_to_end: those without a branch become Rows instead, of `limit` tokens without padding.
     """
-    in_order = sorted(trees, key=lambda tree: -tree.tokens)
+    in_order = sorted(trees, key=lambda tree: -tree.tokens)[part::parts]
+    rows = [tree for tree in in_order if end_to_end and not tree.branched]
     found = []
-    for tree in in_order[part::parts]:
+    for tree in in_order:
+        if end_to_end and not tree.branched:
+            continue
         if not found or (len(found[-1]) + 1) * found[-1][0].tokens > limit:
             found.append([])
         found[-1].append(tree)
+    return found + in_rows(rows, limit)
+
+
+def in_rows(trees, limit):
+    """Trees without a branch, longest first -> Rows of at most `limit` tokens, or of one tree.
+
+    The first that has room for it takes a tree.
+    """
+    found, used = [], []
+    for tree in trees:
+        fits = (i for i, tokens in enumerate(used) if tokens + tree.tokens <= limit)
+        i = next(fits, len(found))
+        if i == len(found):
+            found.append(Rows())
+            used.append(0)
+        found[i].append(tree)
+        used[i] += tree.tokens
     return found
 
 

@@ -30,7 +30,8 @@ from data import InputError
 from dugrpo import MODES, dugrpo
 from engine.metrics import duplicate_share
 from engine.overlap import folded
-from engine.readers import is_text, load_documents
+from engine.readers import load_documents
+from engine.texts import is_text
 
 TEMPLATE = Path(__file__).resolve().with_name("page.html")
 # Bytes; above it fewer questions of each iteration are kept.
@@ -539,7 +540,9 @@ def extremes(run, k):
     chosen = {}
     for t, drafts in run["drafts"].items():
         s = grid(drafts, run["config"])
-        A = {mode: dugrpo(s, mode) for mode in MODES} if s is not None else {}
+        # the terms of a sum become advantages each by itself, which their total does not show
+        one = s is not None and str(run["config"].get("reward")).isidentifier()
+        A = {mode: dugrpo(s, mode) for mode in MODES} if one else {}
 
         def rank(draft):
             found = draft.get("solved") if s is None else score_of(draft, run["config"])

@@ -1,100 +1,170 @@
 """Files become documents and questions, or one clear line.
 
-    documents   a JSON list or JSONL of {"doc_id" or "id", "content" or "text"};
-                one .txt or .md file; a folder of them
-    questions   a JSON list or JSONL of {"question_id" or "id", "question_text" or "question",
-                "choices", "ground_truth" or "answer"}
-    either      hf://datasets/ORG/NAME/FILE, fetched from the Hugging Face hub
+    documents   items of {"doc_id" or "id", "content" or "text"}; a text file; a folder of them
+    questions   items, in the layouts of layouts.py
+    items       JSON, JSONL, CSV, TSV, Parquet, gzip of each; hf://datasets/ORG/NAME/FILE (files.py)
+    texts       Markdown, text, reStructuredText, HTML, PDF (texts.py)
 
-These are the authors' released formats and their usual variants; other fields are ignored. A bad
-file raises InputError, whose message is one line: file, item or line, what is wrong, what was
-expected. Item 3 of notes.json gets the id notes-3 if it has none, chunk 3 of notes.md the id
-notes.md-3. Only text is parsed here; nothing that is read can run code (no pickle).
+A bad file raises InputError, whose message is one line: file, item or line, what is wrong, what was
+expected. Of questions one in a hundred may be bad: it is counted, said and left out. Item 3 of
+notes.json gets the id notes-3 if it has none, chunk 3 of notes.md the id notes.md-3.
 
 Our own choices, where the paper leaves it open: a chunk of a text file repeats all the headings it
 lies under; no chunk crosses a heading; a long section is halved at the paragraph nearest its
 middle until it fits, so its chunks come out about even.
 """
-import json
+import os
 import re
-from pathlib import Path
-from string import ascii_uppercase
+import stat
+from collections import Counter
 
-from data import Document, InputError, Question, count_words, is_encodable, is_number, shorten
+from data import Document, InputError, count_words, shorten, one_line
+from engine import layouts
+from engine.files import Twice, kind, printable, read_places, stem_of, suffix_of
+from engine.layouts import ID, Item, read_id, read_string
+from engine.texts import CONVERTERS, is_text, text_of
+
+DOCUMENT_ID = ("doc_id", "id")
 
 
 # ---------------------------------------------------------------- documents
 
-def load_documents(path, max_tokens=None, count_tokens=count_words):
+def load_documents(path, max_tokens=None, count_tokens=count_words, say=print):
     """A file or a folder -> list of Document, at least one. Raises InputError.
 
     Text files are cut into chunks of at most max_tokens as counted by count_tokens (None: one chunk
-    per section). Items of a JSON file are documents already and stay whole; data.keep_fitting is
-    for those that turn out too long.
+    per section). Items are documents already and stay whole; data.keep_fitting is for those that
+    turn out too long. say(line) tells what a folder holds that is not read.
     """
-    if Path(path).is_dir():
-        return load_folder(Path(path), max_tokens, count_tokens)
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        return load_folder(path, max_tokens, count_tokens, say)
     if not is_text(path):
-        return load_items(path, ("doc_id", "id"), read_document)
-    documents = chunk_file(path, Path(path).name, max_tokens, count_tokens)
+        return load_items(path, DOCUMENT_ID, read_document)
+    documents = chunk_file(path, os.path.basename(path), max_tokens, count_tokens)
     if not documents:
-        raise InputError(f"{path}: no text outside headings, expected at least one paragraph")
+        raise InputError(f"{printable(path)}: no text outside headings, expected at least one "
+                         "paragraph")
     return documents
 
 
-def is_text(path):
-    return Path(path).suffix.lower() in (".txt", ".md")
+def read_document(item, doc_id, where):
+    return Document(doc_id, read_string(Item(item, where), ("content", "text"), where))
 
 
-def load_folder(folder, max_tokens, count_tokens):
-    """Every .txt and .md file below folder, sorted by path.
-
-    Names that start with a dot (.git, .obsidian) are left alone.
-    """
-    names = text_files(folder)
-    if not names:
-        raise InputError(f"{folder}: no .txt or .md file in this folder or below; "
-                         "for documents in JSON give the file itself")
-    documents = []
-    empty = []
-    for name in names:
-        chunks = chunk_file(folder / name, name, max_tokens, count_tokens, may_be_empty=True)
+def load_folder(folder, max_tokens, count_tokens, say):
+    """Every text file in and below a folder, sorted by path."""
+    found = Folder(folder)
+    shown = printable(folder)
+    if not found.names:
+        raise InputError(f"{shown}: no text file in this folder or below (.md, .txt, .rst, .html, "
+                         f".pdf){found.others()}; for documents in JSON give the file itself")
+    documents, empty = [], []
+    for name in found.names:
+        chunks = chunk_file(os.path.join(folder, name), name, max_tokens, count_tokens,
+                            may_be_empty=True)
         documents += chunks
         if not chunks:
-            empty.append(name)
-
+            empty.append(printable(name))
     if not documents:
-        raise InputError(f"{folder}: its {len(names)} .txt and .md files hold no text outside "
+        raise InputError(f"{shown}: its {len(found.names)} text files hold no text outside "
                          "headings, expected at least one paragraph")
-    if empty:
-        left_out = f"{len(empty)} of {len(names)} files hold no text outside headings"
-        print(f"{folder}: {left_out} and are left out: {shorten(', '.join(empty))}")
+    for line in found.left_out(empty):
+        say(f"{shown}: {line}")
     return documents
 
 
-def text_files(folder):
-    """Folder -> the sorted names of the text files in and below it, relative to it."""
-    files = [file for file in folder.rglob("*") if is_text(file) and file.is_file()]
-    names = sorted(file.relative_to(folder).as_posix() for file in files)
-    return [name for name in names if not is_hidden(name)]
+class Folder:
+    """What lies in and below a folder, links followed: names of text files, and the rest.
 
+    names, other (files of other kinds), hidden (names with a dot in front), dangling (links that
+    lead nowhere), again (links to what is read under its own name): relative to the folder.
+    Raises InputError where it may not look.
+    """
 
-def is_hidden(name):
-    return any(part.startswith(".") for part in name.split("/"))
+    def __init__(self, folder):
+        self.root = os.path.realpath(folder)
+        self.names, self.other, self.hidden, self.dangling, self.again = [], [], [], [], []
+        status = os.stat(folder)
+        self.entered = {(status.st_dev, status.st_ino)}
+        waiting = [("", folder)]
+        while waiting:
+            prefix, where = waiting.pop()
+            waiting += self.enter(prefix, where)
+        for names in (self.names, self.other, self.hidden, self.dangling, self.again):
+            names.sort()
+
+    def enter(self, prefix, where):
+        """Sorts the entries of one folder. -> the folders in it that are to be entered."""
+        try:
+            entries = sorted(os.scandir(where), key=lambda entry: entry.name)
+        except OSError as error:
+            raise InputError(f"{printable(where)}: cannot be entered: {error.strerror}") from None
+        deeper = []
+        for entry in entries:
+            name = prefix + entry.name
+            if entry.name.startswith("."):
+                self.hidden.append(name)
+                continue
+            try:
+                status = entry.stat()
+            except OSError:
+                self.dangling.append(name)
+                continue
+            if entry.is_symlink() and self.is_read_anyway(entry.path):
+                self.again.append(name)
+            elif stat.S_ISDIR(status.st_mode):
+                number = (status.st_dev, status.st_ino)
+                if number in self.entered:
+                    self.again.append(name)
+                else:
+                    self.entered.add(number)
+                    deeper.append((f"{name}/", entry.path))
+            elif stat.S_ISREG(status.st_mode) and is_text(name):
+                self.names.append(name)
+            else:
+                self.other.append(name)
+        return deeper
+
+    def is_read_anyway(self, link):
+        """Does a link lead to a place in this folder, where it is met under its own name?"""
+        inside = os.path.relpath(os.path.realpath(link), self.root)
+        return not any(part.startswith(".") for part in inside.split("/")) or inside == "."
+
+    def others(self):
+        """How many files of which other kinds, with the converter of the first that has one."""
+        if not self.other:
+            return f" but {len(self.dangling)} links that lead nowhere" if self.dangling else ""
+        suffixes = Counter(suffix_of(name) or "no suffix" for name in self.other)
+        counted = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(5))
+        convert = [f"; {suffix}: {CONVERTERS[suffix]}" for suffix in suffixes
+                   if suffix in CONVERTERS]
+        return f" but {counted}{''.join(convert[:2])}"
+
+    def left_out(self, empty):
+        """-> lines that name what is not read."""
+        count = len(self.other)
+        files = "1 file of another kind is" if count == 1 else f"{count} files of other kinds are"
+        kinds = self.others().removeprefix(" but ")
+        told = [
+            (self.other, f"{files} left alone ({kinds})"),
+            (empty, f"{len(empty)} of {len(self.names)} files hold no text outside headings and "
+                    "are left out"),
+            (self.dangling, f"{len(self.dangling)} of its links lead nowhere"),
+            (self.again, f"{len(self.again)} of its links lead to what is read under its own name"),
+            (self.hidden, f"hidden files and folders are left alone ({len(self.hidden)})")]
+        return [f"{line}: {shorten(', '.join(map(printable, names)))}"
+                for names, line in told if names]
 
 
 def chunk_file(path, name, max_tokens, count_tokens, may_be_empty=False):
     """One text file -> its chunks as Documents name-1, name-2, ..."""
-    text = read_text(path, may_be_empty)
+    text = text_of(path, may_be_empty)
     try:
         chunks = chunk(text, max_tokens, count_tokens)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    return [Document(f"{name}-{i}", content) for i, content in enumerate(chunks, 1)]
-
-
-def read_document(item, doc_id, where):
-    return Document(doc_id, read_string(item, ("content", "text"), where))
+        raise InputError(f"{printable(path)}: {error}") from None
+    return [Document(f"{printable(name)}-{i}", content) for i, content in enumerate(chunks, 1)]
 
 
 # ---------------------------------------------------------------- chunks of a text
@@ -193,217 +263,81 @@ def places_to_cut(text):
 
 # ---------------------------------------------------------------- questions
 
-def load_questions(path):
+def load_questions(path, say=print, bad=None, only=None):
     """A file -> list of Question, at least one, multiple-choice and free-form as they come.
 
-    Raises InputError.
+    say(line) tells of bad items, of which there may be one in a hundred, and of what was done to
+    some questions; the list `bad` gets them. only(item): is it wanted, of a file that holds more
+    than one set. Raises InputError.
     """
-    if Path(path).is_dir():
-        raise InputError(f"{path}: is a folder, expected a JSON or JSONL file of questions")
-    return load_items(path, ("question_id", "id"), read_question)
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        raise InputError(f"{printable(path)}: is a folder, expected a file of questions: JSON, "
+                         "JSONL, CSV, TSV or Parquet")
+    bad = [] if bad is None else bad
+
+    def read_item(item, question_id, where):
+        wanted = only is None or only(item)
+        return layouts.read_item(item, question_id, where) if wanted else None
+
+    founds = load_items(path, ID, read_item, bad)
+    founds = [found for found in founds if found is not None]
+    questions = layouts.settle(founds, bad)
+    tolerate(bad, len(questions) + len(bad), path, say)
+    for note in layouts.notes_on(founds):
+        say(f"{printable(path)}: {note}")
+    return questions
 
 
-def read_question(item, question_id, where):
-    question_text = read_string(item, ("question_text", "question"), where).strip()
-    choices = read_choices(item, where)
-    ground_truth = read_string(item, ("ground_truth", "answer"), where, numbers=True).strip()
-    if choices:
-        ground_truth = match_choice(ground_truth, choices, where)
-    return Question(question_text, choices, ground_truth, question_id)
+def tolerate(bad, total, path, say):
+    """Says how many items of a file are bad. Raises InputError if more than one in a hundred is."""
+    if not bad:
+        return
+    first = one_line(str(bad[0]))
+    if len(bad) > total // 100:
+        more = f" (as are {len(bad) - 1} more of {total} items)" if len(bad) > 1 else ""
+        raise InputError(f"{first}{more}")
+    are = "is" if len(bad) == 1 else "are"
+    say(f"{printable(path)}: {len(bad)} of {total} items {are} bad and left out: {first}")
 
 
-def read_choices(item, where):
-    """The choices, stripped; [] for a free-form question (choices absent, null or empty)."""
-    choices = item.get("choices")
-    if choices is None or choices == []:
-        return []
-    if not isinstance(choices, list):
-        raise InputError(f"{where}: 'choices' is {kind(choices)}, expected a list of strings")
-    for number, choice in enumerate(choices, 1):
-        if not isinstance(choice, str):
-            raise InputError(f"{where}: choice {number} is {kind(choice)}, expected a string")
-        check_text(choice, f"choice {number}", where)
+# ---------------------------------------------------------------- items
 
-    choices = [choice.strip() for choice in choices]
-    if not 2 <= len(choices) <= 26:
-        counted = f"{len(choices)} choice{'s' * (len(choices) > 1)}"
-        raise InputError(f"{where}: {counted}, "
-                         "expected 2 to 26 (or none for a free-form question)")
-    for number, choice in enumerate(choices, 1):
-        if choice in choices[:number - 1]:
-            first = choices.index(choice) + 1
-            raise InputError(f"{where}: choices {first} and {number} are both "
-                             f"{shorten(choice)!r}, expected different ones")
-    return choices
+def load_items(path, id_names, read_item, bad=None):
+    """A file of items -> list of read_item(object, id, where).
 
-
-def match_choice(answer, choices, where):
-    """The choice that answer means: the one with this text; only if there is none, the letter's.
-
-    >>> match_choice("C", ["A", "C", "G", "T"], "dna.json: item 1")
-    'C'
-    >>> match_choice("C", ["adenine", "cytosine", "guanine", "thymine"], "dna.json: item 2")
-    'guanine'
-    """
-    if answer in choices:
-        return answer
-    letters = ascii_uppercase[:len(choices)]
-    if len(answer) == 1 and answer in letters:
-        return choices[letters.index(answer)]
-    raise InputError(f"{where}: the answer {shorten(answer)!r} is not among the choices, "
-                     f"expected the text of one of them or a letter from A to {letters[-1]}")
-
-
-# ---------------------------------------------------------------- files
-
-def load_items(path, id_names, read_item):
-    """A JSON list or JSONL file -> list of read_item(object, id, where).
-
-    where is "FILE: item 3" or "FILE: line 3", for messages.
+    where is "FILE: item 3" or "FILE: line 3", for messages. The InputErrors of single items go to
+    the list `bad`, if there is one.
     """
     loaded = []
     first_place = {}
-    for place, item in read_places(path):
-        where = f"{path}: {place}"
-        if not isinstance(item, dict):
-            raise InputError(f"{where}: {kind(item)}, expected an object")
-        number = place.split()[1]
-        item_id = read_id(item, id_names, where, default=f"{Path(path).stem}-{number}")
-        if item_id in first_place:
-            raise InputError(f"{where}: the id {shorten(item_id)!r} is already that of "
-                             f"{first_place[item_id]}, expected different ids")
-        first_place[item_id] = place
-        loaded.append(read_item(item, item_id, where))
+    for place, item in read_places(os.fspath(path)):
+        try:
+            loaded.append(load_item(path, place, item, id_names, read_item, first_place))
+        except InputError as error:
+            # the names of its fields may hold anything
+            error = InputError(one_line(str(error)))
+            if bad is None:
+                raise error from None
+            bad.append(error)
+    if not loaded and not bad:
+        raise InputError(f"{printable(path)}: the file is empty, expected some text")
     return loaded
 
 
-def read_places(path):
-    """A JSON list or JSONL file -> list of ("item 3" or "line 3", value), at least one.
-
-    The two are told apart by the first character.
-    """
-    text = read_text(path)
-    if not text.lstrip().startswith("["):
-        return parse_lines(text, path)
-    values = parse_json(text, path)
-    if not values:
-        raise InputError(f"{path}: an empty list, expected at least one item")
-    return [(f"item {number}", value) for number, value in enumerate(values, 1)]
-
-
-def parse_lines(text, path):
-    """JSONL -> list of ("line 3", value); blank lines are passed over."""
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    try:
-        return [(f"line {number}", parse_json(line, path, number)) for number, line in lines]
-    except InputError:
-        # one value spread over several lines
-        if is_json(text):
-            found = kind(json.loads(text))
-            raise InputError(f"{path}: the top level is {found}, "
-                             "expected a list or one object per line") from None
-        raise
-
-
-def parse_json(text, path, line=None):
-    """The value of a JSON text; line is its line in the file, when it is only one of them."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        place = f"line {line or error.lineno}: {error.msg} (column {error.colno})"
-        raise InputError(f"{path}: broken JSON at {place}, "
-                         "expected a JSON list or one JSON object per line") from None
-    except (RecursionError, ValueError) as error:
-        # brackets nested a thousand deep; a number of thousands of digits
-        place = f" at line {line}" if line else ""
-        reason = shorten(error, 200)
-        raise InputError(f"{path}: JSON that Python cannot read{place}: {reason}") from None
-
-
-def is_json(text):
-    try:
-        json.loads(text)
-        return True
-    except (RecursionError, ValueError):
-        return False
-
-
-def read_text(path, may_be_empty=False):
-    """The text of a UTF-8 file (a byte order mark is dropped), from the disk or the hub."""
-    try:
-        local = download(path) if str(path).startswith("hf://") else path
-        raw = Path(local).read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file or folder") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    try:
-        text = raw.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        place = f"byte 0x{raw[error.start]:02x} at offset {error.start}"
-        raise InputError(f"{path}: not UTF-8: {place}, expected a text file in UTF-8") from None
-    if not text.strip() and not may_be_empty:
-        raise InputError(f"{path}: the file is empty, expected some text")
-    return text
-
-
-def download(path):
-    """hf://datasets/ORG/NAME/FILE -> the path of its local copy, from the hub's cache if there."""
-    match = re.fullmatch(r"hf://datasets/([^/]+/[^/]+)/(.+)", str(path))
-    if not match:
-        raise InputError(f"{path}: expected hf://datasets/ORG/NAME/FILE")
-    try:
-        # only here: local files need no hub
-        from huggingface_hub import hf_hub_download
-        return hf_hub_download(repo_id=match[1], filename=match[2], repo_type="dataset")
-    except Exception as error:
-        # no network, no such file, no permission: the hub's exceptions share no base class
-        reason = f"{type(error).__name__}: {shorten(error, 200)}"
-        raise InputError(f"{path}: could not be fetched from the hub: {reason}") from None
-
-
-# ---------------------------------------------------------------- fields of an item
-
-def first_present(item, names):
-    """The first of names that the item has a value for; None if it has none of them."""
-    return next((name for name in names if item.get(name) is not None), None)
-
-
-def read_string(item, names, where, numbers=False):
-    """The text under the first of names that is there.
-
-    With numbers=True a number also counts, as its text.
-    """
-    name = first_present(item, names)
-    if name is None:
-        found = shorten(", ".join(item)) or "none"
-        raise InputError(f"{where}: missing field '{names[0]}' (or '{names[1]}'), "
-                         f"found the fields: {found}")
-    value = str(item[name]) if numbers and is_number(item[name]) else item[name]
-    if not isinstance(value, str):
-        expected = "a string" + " or a number" * numbers
-        raise InputError(f"{where}: '{name}' is {kind(value)}, expected {expected}")
-    check_text(value, f"'{name}'", where)
-    return value
-
-
-def read_id(item, names, where, default):
-    """The id as a string; default if there is none."""
-    if first_present(item, names) is None:
-        return default
-    return read_string(item, names, where, numbers=True)
-
-
-def check_text(value, what, where):
-    if not value.strip():
-        raise InputError(f"{where}: {what} is empty, expected some text")
-    if not is_encodable(value):
-        raise InputError(f"{where}: {what} holds half of a surrogate pair (\\ud800 to \\udfff), "
-                         "expected valid Unicode")
-
-
-def kind(value):
-    """JSON's name for what Python made of it."""
-    names = {type(None): "null", bool: "true or false", str: "a string", list: "a list",
-             dict: "an object"}
-    return names.get(type(value), "a number")
+def load_item(path, place, item, id_names, read_item, first_place):
+    """first_place: {id: where it was met first}, which is added to."""
+    where = f"{printable(path)}: {place}"
+    if isinstance(item, InputError):
+        raise item
+    if isinstance(item, Twice):
+        raise InputError(f"{where}: the key {shorten(item.key)!r} is there twice, expected once")
+    if not isinstance(item, dict):
+        raise InputError(f"{where}: {kind(item)}, expected an object")
+    number = place.split()[1]
+    item_id = read_id(Item(item, where), id_names, where, default=f"{stem_of(path)}-{number}")
+    if item_id in first_place:
+        raise InputError(f"{where}: the id {shorten(item_id)!r} is already that of "
+                         f"{first_place[item_id]}, expected different ids")
+    first_place[item_id] = place
+    return read_item(item, item_id, where)

@@ -11,7 +11,7 @@
                          for AdamW's m and v
     activations          tokens_at_once tokens, each b (6 H + 4 A + 4 I) in every layer
     logits               12 V bytes for each of at most logp_chunk predictions
-    KV cache             2 l K b for each token of rows_at_once rows
+    KV cache             2 l K b for each token of the rows sampled side by side
 
 H hidden, I intermediate, A and K heads and key-value heads times their size, l layers, V words
 of the vocabulary, b = 4 bytes. Passes are taken as full and responses at their limit, so most runs
@@ -30,6 +30,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from data import InputError
 from engine import ranks
+from engine.cache import ROWS, rows_that_fit
+from engine.device import is_out_of_memory
 from engine.models import device_of, layer_weights
 
 # Python, torch and transformers, before any weight.
@@ -54,6 +56,7 @@ class Shape:
     V: int
     tied: bool          # embedding and head
     qk_norm: bool
+    end_to_end: bool = False    # passes without padding where nothing is shared
 
     @property
     def W(self):
@@ -111,17 +114,37 @@ def needs(P, cfg, shape, P_gen=None):
     return BASE + 12 * both + at_work, on_disk(both, cfg)[0]
 
 
-def of_a_pass(s, cfg):
-    """Activations and logits of a pass that is full."""
+def of_a_pass(s, cfg, b=4):
+    """Activations and logits of a pass that is full, in numbers of b bytes."""
     X = cfg.tokens_at_once
-    layer = 4 * (6 * s.H + 4 * s.A + 4 * s.I) * X
-    kept = layer + 4 * s.layers * s.H * X if cfg.grad_checkpoint else s.layers * layer
-    return kept + 12 * s.V * min(X, cfg.logp_chunk)
+    layer = b * (6 * s.H + 4 * s.A + 4 * s.I) * X
+    kept = layer + b * s.layers * s.H * X if cfg.grad_checkpoint else s.layers * layer
+    return kept + (12 if b == 4 else 14) * s.V * min(X, cfg.logp_chunk)
+
+
+def on_a_gpu(P, cfg, shape, P_gen, R):
+    """-> bytes that a run takes at least on each of R GPUs, and in the memory of their machines.
+
+    A role at work holds 12 bytes a parameter, cut over the ranks; an update adds 4 and a pass,
+    sampling a whole copy. The cache takes what is left.
+    """
+    roles = P, P if P_gen is None else P_gen
+    k = R if R > 1 and cfg.shard != "false" else 1
+    b = 4 if cfg.dtype == "fp32" else 2
+    at_work = max(roles) if cfg.offload_idle else sum(roles)
+    copy = b * max(roles) if b == 2 or k > 1 else 0
+    least = 12 * at_work / k + max(4 * max(roles) / k + CERTAIN * of_a_pass(shape, cfg, b), copy)
+    return least, 12 * sum(roles) * R / k if cfg.offload_idle else 0
 
 
 def of_a_cache(s, cfg):
-    rows = max(cfg.rows_at_once, cfg.answers_per_question)
+    rows = max(rows_of(cfg, s), cfg.answers_per_question)
     return 8 * s.layers * s.K * rows * (cfg.max_prompt_tokens + cfg.max_response_tokens)
+
+
+def rows_of(cfg, s):
+    """Rows that are sampled side by side, at most, on a CPU."""
+    return cfg.rows_at_once or rows_that_fit(cfg, 8 * s.layers * s.K)
 
 
 def on_disk(both, cfg):
@@ -158,11 +181,14 @@ def free_disk(run):
 def refuse(cfg, P=None):
     """Raises InputError of one line where free memory or disk cannot hold a run of cfg.
 
-    P: parameters of the solver, counted by its config unless given. Memory is looked at on a CPU
+    P: parameters of the solver, counted by its config unless given. On a CPU memory is looked at
     with one process only. A model that cannot be read is left to whoever loads it.
     """
     sizes = sizes_of(cfg, P)
-    if sizes and ranks.world() == 1 and device_of(cfg).type == "cpu":
+    on_cuda = device_of(cfg).type == "cuda"
+    if sizes and on_cuda:
+        refuse_gpu(*sizes, ranks.world(), *gpu_memory(device_of(cfg)))
+    if sizes and ranks.world() == 1 and not on_cuda:
         refuse_memory(*sizes)
     if sizes:
         refuse_disk(*sizes)
@@ -197,7 +223,7 @@ def refuse_memory(P, cfg, shape, P_gen):
     if free is None or CERTAIN * memory <= free:
         return
     advice = "give a smaller --model"
-    for tokens, rows in smaller(cfg):
+    for tokens, rows in smaller(cfg, rows_of(cfg, shape)):
         less = replace(cfg, tokens_at_once=tokens, rows_at_once=rows)
         if CERTAIN * needs(P, less, shape, P_gen)[0] <= free:
             advice = f"--tokens_at_once {tokens} --rows_at_once {rows} would fit"
@@ -206,13 +232,54 @@ def refuse_memory(P, cfg, shape, P_gen):
                      f"{gb(free)} are free; {advice}")
 
 
-def smaller(cfg):
+def gpu_memory(device):
+    """-> bytes of this GPU, bytes free in its machine's memory or None, ranks on this machine."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return torch.cuda.mem_get_info(device)[1], free_memory(), local
+
+
+def refuse_gpu(P, cfg, shape, P_gen, R, total, free, local):
+    """R ranks, `local` of them on this machine; total: bytes of a GPU, free: of its machine."""
+    least, waiting = on_a_gpu(P, cfg, shape, P_gen, R)
+    if least > total:
+        advice = "more GPUs, or a smaller --model"
+        for tokens, _ in smaller(cfg, rows_of(cfg, shape)):
+            less = replace(cfg, tokens_at_once=tokens, grad_checkpoint=True)
+            if on_a_gpu(P, less, shape, P_gen, R)[0] <= total:
+                advice = f"--tokens_at_once {tokens} --grad_checkpoint true would fit"
+                break
+        raise InputError(f"model {cfg.model}: the run needs at least {gb(least)} on each of {R} "
+                         f"GPUs, which have {gb(total)}; {advice}")
+    if free is not None and waiting * local / R > free:
+        raise InputError(f"model {cfg.model}: the role that waits needs up to "
+                         f"{gb(waiting * local / R)} of this machine's memory, {gb(free)} are "
+                         "free; --offload_idle false keeps it on the GPUs")
+
+
+def smaller(cfg, rows):
     """Half of (tokens, rows) at once, a quarter, and so on, down to what is still of use."""
-    tokens, rows = cfg.tokens_at_once, cfg.rows_at_once
+    tokens = cfg.tokens_at_once
     while tokens > 256 or rows > cfg.answers_per_question:
         tokens = max(tokens // 2, min(tokens, 256))
         rows = max(rows // 2, min(rows, cfg.answers_per_question))
         yield tokens, rows
+
+
+def out_of_memory(error, cfg):
+    """What ended a run -> one line that says what to change, if it was memory; else None."""
+    if not is_out_of_memory(error):
+        return None
+    rows = cfg.rows_at_once or ROWS
+    tokens, rows = next(smaller(cfg, rows), (cfg.tokens_at_once, rows))
+    less = f"--tokens_at_once {tokens} --rows_at_once {rows}"
+    if device_of(cfg).type == "cuda" and not cfg.grad_checkpoint:
+        less += " --grad_checkpoint true"
+    several = ranks.world() > 1
+    who = f"rank {ranks.rank()} of {ranks.world()} " if several else ""
+    launcher = "torchrun ... train.py" if several else "python train.py"
+    why = " ".join(str(error).split())[:160]
+    return (f"{who}ran out of memory, so the run has ended ({why}); go on from the newest "
+            f"checkpoint with: {launcher} --resume {cfg.run} {less}")
 
 
 def refuse_disk(P, cfg, shape, P_gen):

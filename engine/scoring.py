@@ -35,6 +35,21 @@ def as_vector(t):
     return t.flatten() if t.is_contiguous() else t.as_strided((t.numel(),), (0,))
 
 
+def row_products(rows, vector):
+    """(Q, n) @ (n,) -> (Q,).
+
+    On CUDA row by row: cuBLAS gives a product of one row and a vector to a few of the GPU's
+    processors, and a dot to all of them. On a CPU at once.
+    """
+    if rows.is_cuda:
+        return by_row(rows, vector)
+    return rows @ vector
+
+
+def by_row(rows, vector):
+    return torch.stack([torch.dot(row, vector) for row in rows])
+
+
 class Pieces:
     """What a piece of a gradient is compared with: g_dev, and AdamW's v and k.
 
@@ -72,7 +87,7 @@ class Pieces:
             direction, scale = scaled_Gamma(
                 g, v[here].float(), k, self.cfg.beta2, self.cfg.adam_eps, out=room)
         norms = [torch.linalg.vector_norm(x, dim=1) for x in (direction, g)]
-        products = direction @ self.g_dev[p][here].float()
+        products = row_products(direction, self.g_dev[p][here].float())
         return torch.stack([products, *norms]).div_(self.divisor(scale))
 
     def divisor(self, scale):

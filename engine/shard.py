@@ -36,6 +36,13 @@ def wanted(cfg, P, on_cuda):
     return cfg.shard == "true" or (cfg.shard == "auto" and large)
 
 
+def possible(cfg):
+    """Are there ranks to cut for? Or one whose group was made to try it (tools/gpu_check.py)?"""
+    if not dist.is_initialized() or cfg.shard == "false":
+        return False
+    return dist.get_world_size() > 1 or cfg.shard == "true"
+
+
 def split(net, layers, device, bf16):
     """Cut `layers`, and what is left of `net`, over all ranks, on `device`.
 
@@ -47,6 +54,10 @@ def split(net, layers, device, bf16):
         precision = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     # inner ones first: the root takes what is left
     for module in [*layers, net]:
+        for p in module.parameters():
+            # loaded as stored: only what is about to be cut is whole in fp32
+            if not isinstance(p, DTensor):
+                p.data = p.data.float()
         fully_shard(module, mesh=mesh, mp_policy=precision)
     for module in net.modules():
         if isinstance(module, FSDPModule):

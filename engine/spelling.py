@@ -36,18 +36,27 @@ def encode(tokenizer, text, **more):
 def check_spelling(tokenizer, prompts):
     """{file: its prompt, with nothing put into it} -> None.
 
-    InputError for the first line that the tokenizer cannot spell.
+    InputError for the first line that the tokenizer cannot spell. A prompt of two messages is a
+    long one (prompts/hard).
     """
     for file, prompt in prompts.items():
+        advice = SIGNS
+        if not isinstance(prompt, str):
+            file, advice = file.replace(".py", ".txt in prompts/hard"), LONG
+            prompt = "\n".join(prompt)
         for line in prompt.splitlines():
             unknown = spells(tokenizer, line)
             if unknown:
                 raise InputError(
                     f"{file}: the model cannot read the prompt line {shorten(line)!r} (unknown: "
-                    f"{', '.join(unknown[:3])}); the embedded world's model reads each line of a "
-                    "prompt as one sign: `python -m toy.make --respell` gives a changed line the "
-                    "sign of the old one, and the model then does what it did, whatever the line "
-                    "says")
+                    f"{', '.join(unknown[:3])}); {advice}")
+
+
+SIGNS = (
+    "the embedded world's model reads each line of a prompt as one sign: `python -m toy.make "
+    "--respell` gives a changed line the sign of the old one, and the model then does what it did, "
+    "whatever the line says")
+LONG = "the embedded world's models know --prompts plain alone"
 
 
 def unreadable(tokenizer, questions, path):

@@ -65,14 +65,17 @@ class Verifier:
     """with Verifier(seconds=5) as verifier: verdicts = verifier.check([(answer, truth), ...])
 
     seconds: the limit for one pair, in CPU time. workers: how many processes at most, by default
-    one per core up to MAX_WORKERS. timeouts, crashes: how many checks ended in None, and why, since
-    the verifier was made. A run without free-form questions starts no process.
+    one per core up to MAX_WORKERS, where ranks share a machine of their share. timeouts, crashes:
+    how many checks ended in None, and why, since the verifier was made. A run without free-form
+    questions starts no process.
     """
 
     def __init__(self, seconds=5.0, workers=None):
         self.seconds = seconds
         self.timeouts, self.crashes = 0, 0
-        self.max_workers = workers or min(cores(), MAX_WORKERS)
+        # torchrun says how many ranks share this machine
+        mine = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        self.max_workers = workers or min(max(1, mine), MAX_WORKERS)
         self.workers = []
 
     def check(self, pairs):
@@ -219,7 +222,7 @@ def progress_bar(total):
     # here, so that a worker starts without it
     from tqdm import tqdm
     return tqdm(total=total, desc="answer checks", unit="check", leave=False,
-                disable=total < BAR_FROM)
+                disable=total < BAR_FROM or os.environ.get("RANK", "0") != "0")
 
 
 def cores():

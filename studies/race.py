@@ -39,7 +39,7 @@ import numpy as np
 from tqdm import tqdm
 
 import config
-from engine import flags
+from engine import flags, presets
 from data import InputError
 from studies.standings import agreement, standings, table
 from studies import figures
@@ -564,7 +564,7 @@ def check(args):
     for arm in args.arms:
         if arm not in ARMS:
             raise InputError(f"--arms {arm}: expected some of {', '.join(ARMS)}")
-    worlds = [name for name in config.PRESETS if name.startswith("toy")]
+    worlds = [name for name in presets.PRESETS if name.startswith("toy")]
     if args.world not in worlds:
         raise InputError(f"--world {args.world}: expected one of {', '.join(worlds)}")
     if args.seeds < 1 or args.iterations < 1:

@@ -174,7 +174,7 @@ def answered(world, questions, m, seed_words, verifier):
     answers = solver_role.answer_questions(
         world.solver, questions, m, seed_words, world.cfg, what=seed_words[3])
     r = solver_role.shared_rewards(questions, answers, verifier)            # (Q, m)
-    return answers, solver_role.advantages(answers, r, world.cfg)
+    return answers, solver_role.advantages(r)
 
 
 def scores(solver, answers, A_sol, g_dev, cfg, similarity=METHOD):

@@ -30,8 +30,7 @@ from dataclasses import replace
 
 import torch
 
-from engine import flags
-import config
+from engine import flags, presets
 import rewards
 import solver as solver_role
 from studies import reality
@@ -130,13 +129,13 @@ def zoo(solver, dev, questions, cfg, verifier, seed_words):
     r_dev = solver_role.settled(solver_role.rewards(dev, dev_answers, verifier))
     r = solver_role.settled(solver_role.rewards(valid, answers, verifier))
 
-    A_dev = solver_role.advantages(dev_answers, r_dev, cfg)
+    A_dev = solver_role.advantages(r_dev)
     g_dev = dev_gradient(solver, dev_answers, A_dev, cfg)
     if g_dev is None:
         raise InputError("every dev question was answered all right or all wrong, "
                          "so there is no g_dev; give a run at another stage")
 
-    A_sol = solver_role.advantages(answers, r, cfg)
+    A_sol = solver_role.advantages(r)
     s_hat, _ = influence_scores(solver, answers, A_sol, g_dev, cfg)
     earned = {"influence": s_hat}                                           # (Q,) each
     given = solver_role.given(valid, answers)
@@ -198,7 +197,7 @@ def honest_questions(cfg, path, n, seed):
 
     From a file, or in the embedded world written by toy/world.py. InputError if there are none.
     """
-    if path is None and cfg.documents != config.TOY["documents"]:
+    if path is None and cfg.documents != presets.TOY["documents"]:
         raise InputError("--honest FILE is needed: right questions that are in neither dev nor "
                          "test (only the embedded world can write its own)")
     if path:

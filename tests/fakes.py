@@ -5,6 +5,7 @@ the project computes cleverly.
     tied        Qwen3, 2 layers of 32, 56 tokens, embedding and head are one tensor
     untied      the same with a head of its own
     window      Olmo3, 2 layers, the first of which sees 4 positions back
+    stored      untied, its files in bf16
     windows     Mistral, 2 layers that both see 4 positions back, and say so in another field of
                 the config
 """
@@ -72,7 +73,8 @@ def make_policy(folder, kind="tied", lr=1e-3, **changes):
     """-> (Policy, Config), the model having gone through a folder as every model does."""
     path = folder / kind
     if not path.exists():
-        make_model(kind).save_pretrained(path)
+        model = make_model(kind)
+        model.to(torch.bfloat16 if kind == "stored" else torch.float32).save_pretrained(path)
         make_tokenizer().save_pretrained(path)
     cfg = Config(device="cpu", max_response_tokens=12, minibatch_rows=8, grad_clip=1e9)
     cfg = replace(cfg, **changes)

@@ -19,8 +19,8 @@ from engine.packing import passes
 pytestmark = pytest.mark.slow
 
 FILES = {name: bench.TOY[name] for name in ("documents", "dev", "test")}
-ARGS = Namespace(rows=8, questions=5, answers=4, size=None, lengths="toy", most=16, train="",
-                 **FILES)
+ARGS = Namespace(rows=8, columns=20, questions=5, answers=4, size=None, lengths="toy", most=16,
+                 train="", **FILES)
 SHORT = dict(prompt=(3, 9), answer=(1, 8))
 
 
@@ -110,6 +110,16 @@ def test_trl_takes_the_same_step(world):
     assert (results["trl"] - results["ours"]).norm() < 1e-4 * results["ours"].norm()
 
 
+def test_a_step_with_copied_keys_is_our_step(world):
+    stage = bench.decode_stage(world, ARGS)
+    first = run_all(stage)
+    assert stage.work["ours"] == 5 * 8 and stage.difference(first) < 1e-5
+    # the fakes share heads
+    assert stage.targets == [("copied", "ours", "at least", 1.5)]
+    stage.reset()
+    assert torch.equal(run_all(stage)["ours"], first["ours"])
+
+
 def test_greedy_rollouts_are_the_same_tokens(world):
     variants = bench.rollouts_stage(world, ARGS, temperature=0, mean=6, limit=12).variants
     ours = variants["ours"]()
@@ -162,6 +172,17 @@ def test_an_iteration_composed_of_plain_parts_ends_where_ours_does(make_policy):
     # scores come first
     assert results["ours"][:2].abs().min() > 0
     assert torch.allclose(results["ours"], results["plain"], atol=1e-4)
+
+
+def test_sampling_with_copied_keys_draws_the_same_tokens(make_policy):
+    policy, cfg = make_policy()
+    policy.prompt_ids = prompt_ids
+    w = bench.make_world(policy, cfg, Q=2, m=4, lengths=SHORT)
+    w.asked = bench.ask(policy, ARGS, cfg)
+    stage = bench.sampling_stage(w, ARGS)
+    results = run_all(stage)
+    assert stage.difference(results) == 0
+    assert sum(map(len, results["ours"])) == stage.work["ours"] > 0
 
 
 def test_what_another_model_wrote_is_scored_where_rewards_differ(make_policy):

@@ -8,7 +8,8 @@ import pytest
 import config
 import dugrpo
 import rewards
-from config import CHOICES, PRESETS, SECTIONS, SETTINGS
+from config import CHOICES, SECTIONS, SETTINGS
+from engine.presets import PRESETS
 from engine import flags
 from engine.flags import parse
 
@@ -52,6 +53,17 @@ def test_the_paper_presets_agree_with_the_papers_column_of_the_table(preset):
     for name, setting in SETTINGS.items():
         if isinstance(setting.metadata["paper"], (int, float)):
             assert getattr(cfg, name) == setting.metadata["paper"], name
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_the_main_recipe_with_all_studies_off(preset):
+    cfg = replace(parse([]), **{"preset": preset} | PRESETS[preset])
+    off = dict(
+        reward="influence", advantage="dugrpo", similarity="preconditioned_cosine",
+        train_on="generated", question_type="multiple_choice", seed_questions=0, rlvr=None,
+        unboxed_penalty=0.0, dev_ema=0.0, dev_refresh=0, gate_share=0.0, gate_tau=None,
+        solver_keep="all")
+    assert {name: getattr(cfg, name) for name in off} == off
 
 
 def test_every_preset_only_sets_fields_that_exist():

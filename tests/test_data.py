@@ -74,6 +74,19 @@ def test_keep_fitting_counts_what_it_leaves_out():
     assert keep_fitting([], len, 3, "documents") == ([], 0)
 
 
+def test_what_does_not_fit_leaves_every_iteration_its_documents():
+    """Nine documents, of which three are too long: each iteration reads two of the other six."""
+    lengths = [1, 9, 1, 1, 9, 1, 9, 1, 1]
+    kept, left_out = keep_fitting(list(range(9)), lambda i: lengths[i], 3, "documents")
+    assert left_out == 3
+    read = []
+    for t in range(3):
+        batch = document_batch(len(kept), 2, seed=0, iteration=t)
+        assert len(batch) == 2
+        read += [kept[i] for i in batch]
+    assert sorted(read) == [0, 2, 3, 5, 7, 8]
+
+
 def test_keep_fitting_refuses_when_nothing_fits():
     message = (r"none of the 2 dev questions fits in max_prompt_tokens = 3: .* has 4 tokens; "
                "raise max_prompt_tokens")

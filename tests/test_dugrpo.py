@@ -37,9 +37,9 @@ def plain_loop(rows, mode, eps=1e-6):
     alive = [row for row in rows if max(row) != min(row)]
     sigma_B = statistics.mean(statistics.stdev(row) for row in alive) if alive else 0.0
     centred = []
-    for row in rows:
+    for row in alive:
         centred += [x - statistics.mean(row) for x in row]
-    batch = statistics.stdev(centred)
+    batch = statistics.stdev(centred) if len(centred) > 1 else 0.0
 
     out = []
     for row in rows:
@@ -113,13 +113,24 @@ def test_eight_equal_tenths_are_flat_although_their_fp32_std_is_not_zero(mode):
     assert (A_gen[0] == 0).all() and A_gen[1, 0] > 0
 
 
-def test_a_flat_document_leaves_sigma_B_alone_but_counts_in_batch_std():
+@pytest.mark.parametrize("mode", MODES)
+def test_flat_documents_change_nothing_for_the_others(mode):
     s = torch.tensor(SCORES, dtype=torch.float64)
-    longer = torch.cat([s, torch.full((1, 4), 0.1, dtype=torch.float64)])
-    assert close(dugrpo.dugrpo(longer)[:3], dugrpo.dugrpo(s), 1e-12)
-    alone, beside = (dugrpo.dugrpo(x, mode="batch_std")[0, 0].item() for x in (s, longer))
-    # same squares, 16 - 1 numbers in place of 12 - 1
-    assert beside / alone == pytest.approx(math.sqrt(15 / 11), abs=1e-4)
+    beside = torch.cat([torch.zeros(1, 4, dtype=torch.float64), s, torch.full((2, 4), 0.1)])
+    assert close(dugrpo.dugrpo(beside, mode=mode)[1:4], dugrpo.dugrpo(s, mode=mode), 1e-12)
+    assert (dugrpo.dugrpo(beside, mode=mode)[[0, 4, 5]] == 0).all()
+
+
+def test_batch_std_with_its_flat_documents_was_a_fifth_too_large():
+    """As it was here, and is not in the released code: the same squares over more numbers."""
+    g = torch.Generator().manual_seed(0)
+    s = torch.randn(128, 8, generator=g, dtype=torch.float64)
+    s[:39] = 0.0
+    centred = s - s.mean(dim=1, keepdim=True)
+    with_flat = centred / (centred.std() + 1e-6)
+    ratio = with_flat[-1, 0] / dugrpo.dugrpo(s, mode="batch_std")[-1, 0]
+    assert ratio == pytest.approx(math.sqrt((128 * 8 - 1) / (89 * 8 - 1)), abs=1e-5)
+    assert 1.19 < ratio < 1.22
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -184,7 +195,7 @@ def test_an_advantage_of_ones_own_is_a_function_and_a_line_of_the_table(monkeypa
 
     monkeypatch.setitem(dugrpo.ADVANTAGES, "sign", sign)
     s = torch.tensor([[1., 2., 3.], [.1, .1, .1]])
-    # a group that is all equal is zeros whatever the function says
+    # a group that is all equal never comes to the function
     assert dugrpo.dugrpo(s, mode="sign").tolist() == [[6, 7, 8], [0, 0, 0]]
 
 

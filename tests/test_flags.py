@@ -136,15 +136,19 @@ def test_flags_arrive_in_the_type_of_their_field(words, name, value):
     (["--max_choices", "27"], ["max_choices = 27", "26"]),
     (["--max_chunk_tokens", "512"], ["max_chunk_tokens = 512", "max_prompt_tokens = 512"]),
     (["--reward", "spicy"], ["reward = 'spicy'", "influence"]),
+    (["--reward", "influence + spicy"], ["reward = 'influence + spicy'", "'spicy' is no reward"]),
+    (["--reward", "spice:grpo"], ["reward = 'spice:grpo'", "colon one of dugrpo", "'grpo'"]),
     (["--similarity", "cos"], ["similarity = 'cos'", "preconditioned_cosine"]),
     (["--advantage", "grpo"], ["advantage = 'grpo'", "dugrpo, group_std, batch_std, none"]),
-    (["--sampler", "vlm"], ["sampler = 'vlm'", "plain, vllm"]),
+    (["--sampler", "vlm"], ["sampler = 'vlm'", "auto, plain, vllm"]),
     (["--dtype", "fp16"], ["dtype = 'fp16'", "bf16"]),
     (["--device", "gpu"], ["device = 'gpu'", "cuda"]),
     (["--preset", "huge"], ["preset = 'huge'", "paper-8b"]),
     (["--model", "Qwen3-8B-Bse"], ["model = 'Qwen3-8B-Bse'", "Qwen3-8B-Base"]),
     (["--model", "./nowhere"], ["model = './nowhere'", "a local folder"]),
-    (["--plan", "--gpus", "0"], ["gpus = 0", "at least 1"])])
+    (["--plan", "--gpus", "0"], ["gpus = 0", "1 to 4096"]),
+    (["--plan", "--gpus", "1000000000"], ["gpus = 1000000000", "1 to 4096"]),
+    (["--plan", "--gpus", "1e9"], ["gpus = '1e9'", "a whole number"])])
 def test_a_wrong_flag_is_one_line_that_says_what_was_expected(words, parts):
     line = message(*words)
     assert all(part in line for part in parts), line

@@ -226,7 +226,7 @@ def scored(monkeypatch):
 
     def take(tokens, piece):
         monkeypatch.setitem(scoring.PIECE, "cpu", piece)
-        monkeypatch.setattr(blocks, "TOKENS", tokens or 512)
+        monkeypatch.setitem(blocks.TOKENS, "cpu", tokens or 512)
         if tokens is None:
             monkeypatch.setattr(blocks, "blocks", lambda *_: [])
 
@@ -672,3 +672,20 @@ def test_on_the_toy_anchor_with_a_warm_optimizer_the_scores_are_the_formula_to_a
         else:
             # a dot product has a scale of its own: relative, in fp32
             assert abs(float(scores[q] / (x @ y) - 1)) < 1e-4
+
+
+# ---------------------------------------------------------------- what another device does
+
+def test_products_row_by_row_are_those_of_the_matrix():
+    rows = torch.randn(3, 1000, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(scoring.by_row(rows, rows[0]), rows @ rows[0], atol=1e-4)
+    # on a CPU the sums stay what they were
+    assert torch.equal(scoring.row_products(rows, rows[0]), rows @ rows[0])
+
+
+def test_blocks_are_larger_on_a_device_that_has_room():
+    cfg = Config(tokens_at_once=10 ** 5, logp_chunk=10 ** 5)
+    trees = [(100, 50)] * 70
+    on_cpu, on_cuda = (blocks.sizes(trees, cfg, device) for device in ("cpu", "cuda"))
+    assert sum(on_cpu) == sum(on_cuda) == 70
+    assert max(on_cpu) == 7 and max(on_cuda) == 35

@@ -1,11 +1,15 @@
 """Models and tokenizers: chat format, folders that are broken, models that are refused."""
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import Olmo3Config, Olmo3ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 import fakes
 from data import InputError
+from engine import models
 from engine.models import chat_ids, chat_stop_ids, chat_text, check_model, load_model
 from fakes import END, EOS, V
 
@@ -142,3 +146,87 @@ def test_layers_that_carry_state_between_packed_answers_are_refused(make_policy)
     policy.model.config.layer_types = ["linear_attention", "full_attention"]
     with pytest.raises(InputError, match="linear_attention"):
         check_model(policy, cfg)
+
+
+# ---------------------------------------------------------------- loaded to be cut
+
+def test_weights_stored_in_bf16_are_loaded_so_to_be_cut_and_lose_nothing(make_policy, tmp_path):
+    make_policy("stored")
+    whole, _ = load_model(str(tmp_path / "stored"))
+    stored, _ = load_model(str(tmp_path / "stored"), to_be_cut=True)
+    assert {p.dtype for p in whole.parameters()} == {torch.float32}
+    assert {p.dtype for p in stored.parameters()} == {torch.bfloat16}
+    assert all(torch.equal(a, b.float()) for a, b in zip(whole.parameters(), stored.parameters()))
+    # rotary frequencies are never rounded
+    assert all(torch.equal(a, b) for a, b in zip(whole.buffers(), stored.buffers()))
+
+
+@pytest.mark.parametrize("says", ["bfloat16", "float32"])
+def test_files_in_fp32_are_never_rounded_whatever_the_config_says(make_policy, tmp_path, says):
+    make_policy("tied")
+    config = tmp_path / "tied" / "config.json"
+    config.write_text(config.read_text().replace('"float32"', f'"{says}"'))
+    assert says in config.read_text()
+    model, _ = load_model(str(tmp_path / "tied"), to_be_cut=True)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    expected = fakes.make_model("tied").parameters()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), expected))
+
+
+def test_a_model_of_many_files_is_asked_for_all_of_them(make_policy, tmp_path):
+    model = fakes.make_model("untied").bfloat16()
+    model.save_pretrained(tmp_path / "many", max_shard_size="8KB")
+    assert len(list((tmp_path / "many").glob("*.safetensors"))) > 2
+    assert models.is_stored_in_bf16(str(tmp_path / "many"))
+    last = sorted((tmp_path / "many").glob("*.safetensors"))[-1]
+    save_file({name: t.float() for name, t in load_file(last).items()}, last)
+    assert not models.is_stored_in_bf16(str(tmp_path / "many"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for memory")
+def test_ranks_share_the_pages_of_a_model_that_is_loaded_as_stored(tmp_path):
+    """In fp32 they cost each process twice their size on disk, as stored next to nothing."""
+    config = Qwen3Config(
+        vocab_size=5000, hidden_size=512, intermediate_size=1024, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=128, bos_token_id=None)
+    Qwen3ForCausalLM(config).bfloat16().save_pretrained(tmp_path)
+    fakes.make_tokenizer().save_pretrained(tmp_path)
+    load_model(str(tmp_path), to_be_cut=True)
+    own = []
+    for to_be_cut in (True, False):
+        before = private_memory()
+        model, _ = load_model(str(tmp_path), to_be_cut)
+        own.append((private_memory() - before) / (2 * sum(p.numel() for p in model.parameters())))
+        del model
+    as_stored, in_fp32 = own
+    assert as_stored < 0.5 and in_fp32 > 1.5
+
+
+def private_memory():
+    """Bytes that belong to this process alone and are no file's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+
+@pytest.mark.parametrize("kind", ["stored", "window", "windows"])
+def test_the_shortened_model_is_the_models_first_layers_in_fp32(make_policy, kind):
+    policy, _ = make_policy(kind)
+    short = models.shortened(policy.model.bfloat16())
+    assert {p.dtype for p in short.parameters()} == {torch.float32}
+    ids = torch.tensor([[7, 8, 9, 10, 11, 12, 13]])
+    exact = policy.model.float()
+    # both have two layers, of which none may go
+    assert torch.equal(short(ids).logits, exact(ids).logits)
+
+
+def test_a_longer_model_is_shortened_to_as_many_layers_as_have_all_kinds():
+    kinds = ["sliding_attention"] * 3 + ["full_attention"] + ["sliding_attention"] * 2
+    config = Olmo3Config(
+        vocab_size=V, hidden_size=32, intermediate_size=48, num_hidden_layers=6,
+        num_attention_heads=4, num_key_value_heads=2, sliding_window=4, layer_types=kinds,
+        bos_token_id=None, eos_token_id=EOS, pad_token_id=0)
+    model = Olmo3ForCausalLM(config).eval().bfloat16()
+    short = models.shortened(model)
+    assert len(models.layers_of(short)) == 4 and len(models.layers_of(model)) == 6
+    assert short(torch.tensor([[1, 2, 3]])).logits.isfinite().all()
+    assert model.config.num_hidden_layers == 6

@@ -1,5 +1,5 @@
 """The overlap detector: what counts as a repeat of a dev or test question, and what does not."""
-from config import TOY
+from engine.presets import TOY
 from data import Question
 from engine.overlap import N, Overlap, runs
 from engine.readers import load_questions

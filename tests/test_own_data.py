@@ -1,9 +1,15 @@
 """The example data loads, and the task for lm-evaluation-harness asks what solver.py asks."""
+import re
+import subprocess
+import sys
+
 import pytest
 
 import solver
 from config import ROOT
 from engine import readers
+from engine.layouts import ANSWER, CHOICES, POINTER, QUESTION, folded_name
+from engine.texts import READERS
 
 EXAMPLE = ROOT / "docs/example"
 
@@ -33,3 +39,28 @@ def test_the_harness_asks_what_the_solver_was_trained_on():
     for question in questions_in("dev.jsonl") + questions_in("test.jsonl"):
         assert prompt.render(vars(question)) == solver.prompt_text(question)
         assert target.render(vars(question)) == (question.letter or question.ground_truth)
+
+
+def test_the_page_names_every_suffix_of_notes():
+    page = (ROOT / "docs/own-data.md").read_text(encoding="utf-8")
+    assert [suffix for suffix in READERS if f"`{suffix}`" not in page] == []
+
+
+def test_the_fields_that_the_page_names_are_known_to_the_reader():
+    page = (ROOT / "docs/own-data.md").read_text(encoding="utf-8")
+    rows = page.split("| layout |")[1].split("\n\n")[0].split("\n")[2:]
+    known = set(map(folded_name, (*QUESTION, *CHOICES, *ANSWER, *POINTER)))
+    for row in rows:
+        named = set(map(folded_name, re.findall(r"`([\w ]+)`", row)))
+        assert named & known, row
+
+
+def test_show_data_shows_three_examples_of_each_file_and_needs_no_model():
+    words = ["--show_data", "--model", "NOBODY/HAS-THIS", "--documents", str(EXAMPLE / "notes"),
+             "--dev", str(EXAMPLE / "dev.jsonl")]
+    shown = subprocess.run([sys.executable, "train.py", *words], cwd=ROOT, capture_output=True,
+                           text=True)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "documents: 7 from" in shown.stdout and "dev: 6 from" in shown.stdout
+    assert len(re.findall(r"^    \[.*\]$", shown.stdout, re.M)) == 6
+    assert "<- the key" in shown.stdout

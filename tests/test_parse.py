@@ -122,6 +122,8 @@ VALID = [  # name, text, question, options, key
         ["é", "日本", "π", "😀"],
         "😀",
     ),
+    ("key differs in case", written(["Xa", "Xb", "Xc", "Xd"], "xa"), "What is left?",
+     ["Xa", "Xb", "Xc", "Xd"], "Xa"),
     ("key is a letter", written(key="B"), "What is left?", FOUR, "31"),
     ("key is a letter in brackets", written(key="(C)"), "What is left?", FOUR, "9"),
     ("key is a letter with a dot", written(key="D."), "What is left?", FOUR, "12"),
@@ -199,9 +201,9 @@ VALID = [  # name, text, question, options, key
         "31",
     ),
     (
-        "raw JSON wins, even where a tab was hardly meant",
+        "a command is no tab, whatever raw JSON says",
         GOOD.replace("left?", r"\theta?"),
-        "What is \theta?",
+        r"What is \theta?",
         FOUR,
         "31",
     ),
@@ -242,7 +244,7 @@ INVALID = [  # name, text, reason
     ("another object", '{"answer": 3}', "no_json"),
     ("cut off in a string", GOOD[:30], "truncated"),
     ("cut off in the options", GOOD[:-40], "truncated"),
-    ("cut off before the last brace", GOOD[:-1], "truncated"),
+    ("cut off in the last string", GOOD[:-3], "truncated"),
     ("cut off after a backslash", '{"question_text": "x \\', "truncated"),
     ("comma missing", GOOD.replace(", ", " "), "bad_json"),
     ("backslash outside a string", GOOD.replace(", ", ", \\"), "bad_json"),
@@ -250,10 +252,11 @@ INVALID = [  # name, text, reason
     ("a number of 10,000 digits", GOOD[:-1] + ', "n": ' + "9" * 10_000 + "}", "bad_json"),
     ("no key", '{"question_text": "q", "choices": ["a", "b", "c", "d"]}', "missing_field"),
     ("only a question", '{"question_text": "q"}', "missing_field"),
-    ("options are numbers", written([1, 2, 3, 4], "1"), "wrong_type"),
-    ("options are a dict", written({"A": "1", "B": "2", "C": "3", "D": "4"}, "A"), "wrong_type"),
+    ("an option is a list", written([["1"], "2", "3", "4"], "2"), "wrong_type"),
+    ("options are a dict", written({"x": "1", "y": "2", "z": "3", "w": "4"}, "x"), "wrong_type"),
     ("options are a string", written("abcd", "a"), "wrong_type"),
-    ("key is a number", written(key=1), "wrong_type"),
+    ("key is a list", written(key=["31"]), "wrong_type"),
+    ("key is a place", written(key=1), "answer_not_in_choices"),
     ("question is null", written(text=None), "wrong_type"),
     ("half a surrogate pair", written(text="\ud800"), "not_unicode"),
     ("empty question", written(text=" \n "), "empty_question"),
@@ -270,7 +273,8 @@ INVALID = [  # name, text, reason
     ),
     ("key is no option", written(key="13"), "answer_not_in_choices"),
     ("key is empty", written(key=""), "answer_not_in_choices"),
-    ("key differs in case", written(["Xa", "Xb", "Xc", "Xd"], "xa"), "answer_not_in_choices"),
+    ("key differs from two in case", written(["Xa", "XA", "b", "c"], "xa"),
+     "answer_not_in_choices"),
     ("key letter beyond the options", written(key="E"), "answer_not_in_choices"),
     ("letter and text of the key disagree", written(key="A. 31"), "answer_not_in_choices"),
     (
@@ -402,7 +406,7 @@ def test_what_json_writes_is_read_back():
             indent=rng.choice([None, 2]),
         )
         question, reason = parse_question(f"Thinking {word()}.\n```json\n{text}\n```")
-        assert reason is None and vars(question) == {**json.loads(text), "question_id": ""}
+        assert (question, reason) == (Question(**json.loads(text)), None)
 
 
 def test_examples_in_the_docstrings():

@@ -12,7 +12,7 @@ from engine import packing
 from engine.packing import pack, passes
 from fakes import (advantages, distance, gradients, make_groups, packed_logps, plain_logps,
                    plain_loss)
-from policy import pass_loss, token_loss, update
+from policy import pass_loss, spread, token_loss, update
 from sampling import sample
 
 KINDS = ["tied", "untied", "window", "windows"]
@@ -197,6 +197,57 @@ def test_later_mini_batches_feel_the_clip(make_policy):
         # forgets logp_old each time
         update(naive, groups[g : g + 1], A[g : g + 1], cfg)
     assert distance(weights(ours), weights(naive)) > 1e-3
+
+
+def test_a_documents_questions_are_spread_over_the_whole_order():
+    """The released order of buckets of 8, 4 and 2, and that of its own test: where each question
+    stands.
+    """
+    documents = "A" * 8 + "B" * 4 + "C" * 2
+    assert "".join(documents[g] for g in spread(documents)) == "ABACABAABACABA"
+    assert spread(documents) == [0, 8, 1, 12, 2, 9, 3, 4, 10, 5, 13, 6, 11, 7]
+
+
+def test_a_batch_of_one_document_or_of_as_many_as_questions_keeps_its_order():
+    for documents in ([0] * 7, range(7), [None] * 7, []):
+        assert spread(documents) == list(range(len(documents)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_mini_batch_holds_questions_of_all_documents_not_of_a_few(seed):
+    """128 documents with 2 to 8 questions each, mini-batches of 32 as in the paper.
+
+    In the order of the batch a mini-batch holds 4 to 16 documents; spread, nearly 32.
+    """
+    g = torch.Generator().manual_seed(seed)
+    documents = []
+    for d in range(128):
+        documents += [d] * int(torch.randint(2, 9, (), generator=g))
+    order = spread(documents)
+    assert sorted(order) == list(range(len(documents)))
+
+    def fewest(order):
+        starts = range(0, len(order) - 31, 32)
+        return min(len({documents[i] for i in order[s:s + 32]}) for s in starts)
+
+    assert fewest(range(len(documents))) <= 8
+    assert fewest(order) >= 30
+    # each document's questions in their own order
+    places = {d: [i for i in order if documents[i] == d] for d in set(documents)}
+    assert all(numbers == sorted(numbers) for numbers in places.values())
+
+
+def test_the_update_trains_in_that_order_counting_only_what_has_an_advantage(make_policy):
+    ours, cfg = make_policy(lr=0.02, minibatch_rows=4)
+    plain, _ = make_policy(lr=0.02)
+    groups = make_groups(LENGTHS + LENGTHS)
+    A = advantages(groups)
+    A[1] = 0
+    # of A three train, at 1/6, 3/6 and 5/6; of B two, at 1/4 and 3/4
+    order = [0, 4, 2, 5, 3]
+    update(ours, groups, A, cfg, documents="AAAABB")
+    update(plain, [groups[g] for g in order], A[order], cfg)
+    assert all(map(torch.equal, weights(ours), weights(plain)))
 
 
 def test_an_update_without_any_advantage_moves_nothing(make_policy):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import config
-from engine import flags, log
+from engine import flags, log, presets
 from tools import quality
 import train
 from data import Document, InputError, Question
@@ -122,7 +122,7 @@ def test_fresh_notes_are_none_of_the_known_ones():
     first = quality.fresh_notes(5, seed=3, known=set())
     again = quality.fresh_notes(5, seed=3, known={first[1].content})
     assert [x.content for x in again][:4] == [x.content for x in first[:1] + first[2:]]
-    trained = {d.content for d in load_documents(config.TOY["documents"])}
+    trained = {d.content for d in load_documents(presets.TOY["documents"])}
     assert not trained & {x.content for x in quality.fresh_notes(60, 0, trained)}
 
 
@@ -168,6 +168,8 @@ class Handler(BaseHTTPRequestHandler):
         text = json.dumps(good(content)) if status == 200 else content
 
         self.send_response(200 if status == "raw" else status)
+        if status in (301, 302, 303, 307, 308):
+            self.send_header("Location", content)
         self.end_headers()
         self.wfile.write(text.encode())
 
@@ -246,6 +248,41 @@ def test_what_does_not_pass_is_one_line_and_stops(server, script, fragment, call
     assert calls <= len(server.seen) <= 2 * calls
 
 
+KEY = "sk-SECRET-123"
+
+
+@pytest.mark.parametrize("key", [KEY + "\r", KEY + "\n", " " + KEY])
+def test_what_a_file_s_end_left_around_a_key_is_no_part_of_it(server, monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    quality.Endpoint(server.url)
+    assert server.seen[0][2] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("letter", ["\r", "\n", " ", "\u00e9", "\u20ac", "\x7f"])
+def test_a_key_with_a_stray_letter_is_one_line_that_does_not_show_it(server, monkeypatch, letter):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY[:5] + letter + KEY[5:])
+    with pytest.raises(InputError, match="character 6 of 14") as caught:
+        quality.Endpoint(server.url)
+    assert "SECRET" not in str(caught.value) and KEY[5:] not in str(caught.value)
+    assert server.seen == []
+
+
+def test_a_key_that_the_server_repeats_is_not_shown(server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    server.script += [(401, f"wrong key {KEY}, sorry")]
+    with pytest.raises(InputError, match=r"401 wrong key \[the key\], sorry"):
+        quality.Endpoint(server.url)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_takes_neither_the_key_nor_a_question_anywhere(server, monkeypatch, status):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    server.script += [(status, server.url.replace("127.0.0.1", "localhost") + "/elsewhere")]
+    with pytest.raises(InputError, match="redirects to http://localhost"):
+        ask(server, name="m", workers=1)
+    assert {path for path, *_ in server.seen} == {"/v1/chat/completions"}
+
+
 def test_no_server_is_one_line(server):
     with pytest.raises(InputError, match="--reference_name NAME"):
         quality.Endpoint("http://127.0.0.1:9/v1", wait=0.001)
@@ -282,7 +319,7 @@ def test_save_every_keeps_the_anchor_and_every_second_iteration(run):
     def weights(folder):
         return load_model(folder)[0].state_dict()
 
-    anchor = weights(config.TOY["model"])
+    anchor = weights(presets.TOY["model"])
 
     def same_as_anchor(found):
         return all(torch.equal(found[name], anchor[name]) for name in anchor)
@@ -301,7 +338,7 @@ def test_nothing_is_kept_without_save_every(make_policy, tmp_path):
 def test_the_command_measures_all_checkpoints_and_goes_on_where_it_stopped(run, tmp_path,
                                                                            monkeypatch, capsys):
     out = tmp_path / "q.json"
-    words = [run, "--limit", "4", "--samples", "2", "--reference", config.TOY["model"],
+    words = [run, "--limit", "4", "--samples", "2", "--reference", presets.TOY["model"],
              "--json", str(out)]
     quality.main(words)
     rows = json.loads(out.read_text())["iterations"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import config
-from engine import flags
+from engine import flags, presets
 from studies import figures, race, standings
 
 # runs and processes of their own
@@ -161,7 +161,7 @@ def real_race(tmp_path, monkeypatch, *flags):
     """One iteration of the fixed generator by the real train.py, on less of the world."""
     tiny = {"reward": "fixed", "docs_per_step": 2, "questions_per_doc": 4, "minibatch_rows": 16}
     for name in ("dev", "test"):
-        questions = json.loads((config.ROOT / config.TOY[name]).read_text())
+        questions = json.loads((config.ROOT / presets.TOY[name]).read_text())
         tiny[name] = str(tmp_path / f"{name}.json")
         Path(tiny[name]).write_text(json.dumps(questions[:16]))
     monkeypatch.setitem(race.ARMS, "fixed", tiny)

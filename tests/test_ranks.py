@@ -3,15 +3,18 @@ where a rank gets no group.
 """
 import contextlib
 import doctest
+import inspect
 import os
 import socket
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 
 import fakes
-from engine import checkpoint, ranks, shard
+from config import Config
+from engine import checkpoint, checks, ending, offload, ranks, shard
 from fakes import advantages, make_groups, s_hat_of
 from influence import dev_gradient, influence_scores
 from policy import old_logps, take_turns, update
@@ -51,6 +54,7 @@ def one_iteration(folder, **changes):
     single = s_hat_of(policy, ANSWERS[:1], A[:1], g_dev, replace(cfg, similarity="dot"))
     step = update(policy, ANSWERS, A, cfg)
     flat = update(policy, ANSWERS, 0 * A, cfg)
+    away_and_back(policy)
     warm = s_hat_of(policy, ANSWERS, A, g_dev, cfg)
     shares = influence_scores(policy, ANSWERS, A, g_dev, cfg)[1]
     old_logps(policy, list(enumerate(ANSWERS)), cfg)
@@ -61,7 +65,37 @@ def one_iteration(folder, **changes):
             "s_hat": s_hat, "single": single, "warm": warm, "shares": shares,
             "norm": torch.tensor(step.pop("grad_norm")), "counts": (step, flat),
             "weights": whole(policy.params), "sharded": policy.sharded,
-            "judged": ranks.from_main(float(ranks.rank()))}
+            "judged": ranks.from_main(float(ranks.rank())), "checked": checked()}
+
+
+class Counting:
+    """Says of a pair how many ranks there are with it, and that each of its checks timed out."""
+
+    def __init__(self):
+        self.timeouts, self.crashes, self.seen = 0, 0, []
+
+    def check(self, pairs):
+        self.seen += pairs
+        self.timeouts += len(pairs)
+        return [f"{ranks.rank()}: {answer}" for answer, _ in pairs]
+
+
+def checked():
+    """-> verdicts, time-outs of all ranks, and how many pairs this rank has looked at."""
+    verifier = Counting()
+    pairs = [("a", "x"), ("b", "x"), ("a", "x"), ("c", "x"), ("a", "y")]
+    verdicts = checks.Shared(verifier).check(pairs)
+    return verdicts, verifier.timeouts, len(verifier.seen)
+
+
+def away_and_back(policy):
+    """The role leaves and comes back, as if host memory were another place than the device."""
+    before = list(policy.params)
+    policy.waiting.apart = True
+    for _ in range(2):
+        policy.move("cpu", awake=False)
+        policy.move(policy.device, awake=True)
+    assert all(a is b for a, b in zip(before, policy.params))
 
 
 def facts(group):
@@ -101,6 +135,8 @@ def on_ranks(folder, world, changes):
 
 MANY = {"grad_checkpoint": True, "tokens_at_once": 40, "logp_chunk": 5}
 RUNS = {"2": (2, {}), "3, many passes": (3, MANY), "untied": (2, {"kind": "untied"}),
+        "2, stored in bf16": (2, {"kind": "stored"}),
+        "2, end to end": (2, {"end_to_end": "true"}),
         "3, whole copies": (3, {"shard": "false"}), "2, together": (2, {"scoring": "together"}),
         "3, together, many passes": (3, {"scoring": "together", "kind": "untied"} | MANY)}
 
@@ -112,6 +148,10 @@ def test_ranks_are_invisible(tmp_path, world, changes):
         for name in ("facts", "counts"):
             assert theirs[name] == alone[name], name
         assert theirs["judged"] == 0
+        who = ["0: a", "1: b", "0: a", "2: c", "3: a"]
+        dealt = [f"{int(x[0]) % world}{x[1:]}" for x in who]
+        verdicts, timeouts, seen = theirs["checked"]
+        assert verdicts == dealt and timeouts == 4 and seen < 4
         assert theirs["sharded"] == (changes.get("shard") != "false")
         for name in ("s_hat", "single", "warm", "shares", "norm"):
             assert alone[name].abs().max() > 0, name
@@ -164,6 +204,14 @@ def test_no_rank_has_more_to_do_than_another_by_more_than_one_item():
             assert max(sums) - min(sums) <= max(sizes, default=0)
 
 
+def test_a_group_of_gpus_is_told_its_device_and_one_of_cpus_is_not():
+    """Without it a barrier guesses the device from the rank. The names are those of torch."""
+    gpu = torch.device("cuda", 3)
+    assert ranks.group_words(gpu) == {"backend": "nccl", "timeout": ranks.WAIT, "device_id": gpu}
+    assert "device_id" not in ranks.group_words(torch.device("cpu"))
+    inspect.signature(ranks.dist.init_process_group).bind(**ranks.group_words(gpu))
+
+
 def test_one_process_needs_no_group():
     assert (ranks.world(), ranks.rank(), ranks.is_main()) == (1, 0, True)
     assert ranks.gather([1, 2], 2) == [1, 2] and ranks.from_main("x") == "x"
@@ -177,12 +225,14 @@ def test_two_roles_take_turns_on_the_device(make_policy, monkeypatch):
     """
     roles = {kind: make_policy(kind) for kind in ("tied", "untied")}
     (first, cfg), (second, _) = roles.values()
+    kinds = {policy.waiting: kind for kind, (policy, _) in roles.items()}
     moves = []
-    for kind, (policy, _) in roles.items():
-        def to(place, kind=kind):
-            moves.append((kind, str(place)))
 
-        monkeypatch.setattr(policy.net, "to", to)
+    def move(net, optimizer, place, waiting):
+        moves.append((kinds[waiting], str(place)))
+
+    monkeypatch.setattr(offload, "move", move)
+    for policy, _ in roles.values():
         # a device that is not host memory, by name
         policy.device = torch.device("cpu", 0)
     take_turns(first, second)
@@ -193,6 +243,40 @@ def test_two_roles_take_turns_on_the_device(make_policy, monkeypatch):
     assert moves[1:] == [("tied", "cpu"), ("untied", "cpu:0")]
     dev_gradient(first, DEV, advantages(DEV), cfg)
     assert moves[3:] == [("untied", "cpu"), ("tied", "cpu:0")]
+
+
+def run_out(folder, rank, world, port):
+    """Rank 1 asks for more memory than there is, the others wait for it in a collective."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world),
+                      MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    with open(folder / f"said-{rank}", "w") as f:
+        os.dup2(f.fileno(), 2)
+    ranks.start(torch.device("cpu"))
+    try:
+        if rank == 1:
+            torch.empty(10 ** 14)
+        ranks.barrier()
+    except BaseException as error:
+        ending.say(error, Config(device="cpu", run="runs/x", tokens_at_once=2048))
+        # as train.main goes on with an error that is not its own
+        ranks.silent(20)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_a_rank_that_runs_out_of_memory_ends_the_run_with_one_line(tmp_path, world):
+    """The others' main threads stay in the collective: they end all the same, and at once."""
+    port = free_port()
+    processes = []
+    for rank in range(world):
+        processes.append(fakes.start_apart(run_out, tmp_path, rank, world, port))
+    start = time.monotonic()
+    codes = fakes.wait_for(processes, 60)
+    assert codes == [2] * world and time.monotonic() - start < 30
+    said = [(tmp_path / f"said-{rank}").read_text().strip() for rank in range(world)]
+    assert said[0] == said[-1] * (world > 2) == ""
+    line = said[1]
+    assert "\n" not in line and line.startswith(f"error: rank 1 of {world} ran out of memory")
+    assert line.endswith("--resume runs/x --tokens_at_once 1024 --rows_at_once 128")
 
 
 @pytest.mark.parametrize("gaps, ends", [

@@ -129,7 +129,9 @@ def test_folder_is_read_recursively_and_in_order(tmp_path, capsys):
     assert [(d.doc_id, d.content) for d in documents] == [
         ("a/one.md-1", "One."), ("a/two.md-1", "# T\n\nTwo."), ("b.md-1", "Also bee."),
         ("b.txt-1", "Bee.")]
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path}: 1 file of another kind is left alone (1 .png): picture.png",
+        f"{tmp_path}: hidden files and folders are left alone (2): .hidden, a/._one.md"]
 
 
 def test_files_without_text_in_a_folder_are_counted_and_named(tmp_path, capsys):
@@ -169,7 +171,15 @@ BAD_JSON = {   # for documents and questions alike; {item} is replaced by a good
     "duplicate ids in JSONL": ("\n{item}\n{item}", ["line 3", "already that of line 2"]),
     "not UTF-8": (b'[{"id": "caf\xe9"}]', ["not UTF-8", "0xe9", "offset 12", "expected"]),
     "not UTF-8 after a byte order mark": (b"\xef\xbb\xbf[\xff]", ["not UTF-8", "0xff", "offset 4"]),
-    "UTF-16": ("[]".encode("utf-16"), ["not UTF-8", "offset 0"]),
+    "UTF-16 without a byte order mark":
+        ('[{"id": 1}]'.encode("utf-16-le"), ["UTF-16 without a byte order mark", "UTF-8"]),
+    "UTF-16 cut short": ("[]".encode("utf-16")[:-1], ["not UTF-16", "offset 4"]),
+    "a key twice": ('[{item}, {"id": 1, "id": 2}]', ["item 2", "key 'id' is there twice"]),
+    "a key twice, further in":
+        ('[{item}, {"id": 2, "a": [{"b": 1, "b": 1}]}]', ["item 2", "key 'b' is there twice"]),
+    "a Git LFS pointer": ("version https://git-lfs.github.com/spec/v1\n", ["Git LFS pointer"]),
+    "an archive": (b"PK\x03\x04\0\0", ["zip archive"]),
+    "NUL bytes": (b"\0" * 900, ["NUL bytes"]),
 }
 
 
@@ -238,7 +248,10 @@ BAD_QUESTIONS = {
          ["choices 2 and 4 are both '4'", "expected different ones"]),
     "choices a string":
         (MCQ | {"choices": "3, 4"}, ["'choices' is a string", "expected a list of strings"]),
-    "choices an object": (MCQ | {"choices": {"A": "3"}}, ["'choices' is an object"]),
+    "choices an object":
+        (MCQ | {"choices": {"x": "3"}}, ["'choices' is an object with the keys x"]),
+    "choices an object of one": (MCQ | {"choices": {"A": "3"}}, ["1 choice, expected 2 to 26"]),
+    "a NUL character": (MCQ | {"question_text": "a\0"}, ["'question_text'", "NUL character"]),
     "choices empty string": (MCQ | {"choices": ""}, ["'choices' is a string"]),
     "a choice that is a number":
         (MCQ | {"choices": ["3", 4]}, ["choice 2 is a number", "expected a string"]),
@@ -264,8 +277,8 @@ def test_bad_paths(tmp_path):
     for load in (load_documents, load_questions):
         check_refused(load, str(tmp_path / "missing.json"), ["no such file"])
     check_refused(load_documents, str(tmp_path / "missing.md"), ["no such file"])
-    check_refused(load_documents, str(tmp_path), ["no .txt or .md file"])
-    check_refused(load_questions, str(tmp_path), ["is a folder", "expected a JSON or JSONL file"])
+    check_refused(load_documents, str(tmp_path), ["no text file in this folder", ".md, .txt"])
+    check_refused(load_questions, str(tmp_path), ["is a folder", "expected a file of questions"])
     inside = write(tmp_path, "file.json", [DOC]) + "/inside.json"
     check_refused(load_documents, inside, ["cannot be read"])
 

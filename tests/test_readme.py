@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import config
-from engine import flags
+from engine import flags, presets
 from engine.demonstrations import load_demos
 from engine.overlap import Overlap
 from engine.readers import load_documents, load_questions
@@ -181,9 +181,9 @@ def test_every_train_command_is_accepted(page, monkeypatch, tmp_path):
 def with_some_model(words):
     """The models of the examples are folders that a reader will have made, and are not here."""
     for i, word in enumerate(words):
-        if word == "--model" and words[i + 1] not in config.SHORT_NAMES:
+        if word == "--model" and words[i + 1] not in presets.SHORT_NAMES:
             # of no preset of its own: neither brings the other's files
-            words = words[:i + 1] + [config.TOY["model"], "--preset", "small"] + words[i + 2:]
+            words = words[:i + 1] + [presets.TOY["model"], "--preset", "small"] + words[i + 2:]
     return words
 
 

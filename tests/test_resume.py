@@ -18,7 +18,7 @@ import config
 import fakes
 import train
 from data import InputError
-from engine import checkpoint, flags, log
+from engine import checkpoint, flags, log, run_folder
 
 ROOT = Path(train.__file__).resolve().parent
 ITERATIONS = 3
@@ -246,9 +246,10 @@ def test_two_default_runs_never_share_a_folder(tmp_path):
 
 def test_of_two_runs_that_begin_together_the_later_one_is_refused(tmp_path):
     first, second = (log.Log(config.Config(run=str(tmp_path / "a"))) for _ in range(2))
-    first.open(None, "fp32")
+    first.open("fp32")
     with pytest.raises(InputError, match="another run"):
-        second.open(None, "fp32")
+        second.open("fp32")
+    run_folder.LOCK.release()
     # not auto: another device would go on in bf16
     assert json.loads((tmp_path / "a/config.json").read_text())["dtype"] == "fp32"
 

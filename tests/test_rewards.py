@@ -1,12 +1,17 @@
 """Other rewards: SPEC's table of eight answers, and R-Zero's clusters by hand."""
+import re
+
 import numpy as np
 import pytest
 import torch
 
 import rewards
 import solver
+import train
+from config import Config
 from data import Question, Rollout
-from rewards import REWARDS
+from dugrpo import dugrpo
+from rewards import REWARDS, Term, parse
 
 P = torch.arange(9) / 8                                 # 0 to 8 of 8 answers right
 TABLE = {
@@ -132,9 +137,105 @@ def test_an_iteration_without_a_valid_question_pays_nobody(name, m):
 
 def test_an_invalid_draft_loses_something_under_spice_and_azr_alone():
     published = {"influence": 0.0, "spice": -0.1, "rzero": 0.0, "azr": -1.0,
-                 "learnability": 0.0, "random": 0.0, "fixed": 0.0}
+                 "learnability": 0.0, "random": 0.0, "invalid": -1.0, "fixed": 0.0}
     # a reward of one's own may stand beside them
     assert {name: REWARDS[name][1] for name in published} == published
+
+
+# ---------------------------------------------------------------- sums
+
+
+@pytest.mark.parametrize("text, terms", [
+    ("influence", [Term("influence")]),
+    (" spice ", [Term("spice")]),
+    ("fixed", [Term("fixed")]),
+    ("influence + 0.5 spice", [Term("influence"), Term("spice", 0.5)]),
+    ("influence+0.5spice", [Term("influence"), Term("spice", 0.5)]),
+    ("2 * influence + .25 spice:group_std + invalid",
+     [Term("influence", 2.0), Term("spice", 0.25, "group_std"), Term("invalid")]),
+    ("influence + -0.5 azr:none", [Term("influence"), Term("azr", -0.5, "none")])])
+def test_a_sum_of_rewards_is_read_as_it_is_written(text, terms):
+    assert parse(text) == terms
+
+
+@pytest.mark.parametrize("text, says", [
+    ("spicy", "'spicy' is no reward; expected one, or a sum"),
+    ("influence + spicy", "'spicy' is no reward"),
+    ("influence 0.5 spice", "'influence 0.5 spice' is no reward"),
+    ("influence +", "'' is no reward"),
+    ("half spice", "'half spice' is no reward"),
+    ("1e3 spice", "'1e3 spice' is no reward"),
+    ("spice + spice", "expected each reward once"),
+    ("influence + 0 spice", "expected weights other than 0"),
+    ("influence + fixed", "expected 'fixed' alone"),
+    ("2 fixed", "expected 'fixed' alone")])
+def test_a_sum_that_cannot_be_read_is_said(text, says):
+    with pytest.raises(ValueError, match=re.escape(says)):
+        parse(text)
+
+
+def test_a_terms_advantage_and_invalid_score_are_its_own_or_the_runs():
+    text = "influence + 0.5 spice:group_std + azr"
+    terms = Config(reward=text, advantage="batch_std").terms
+    assert [term.advantage for term in terms] == ["batch_std", "group_std", "batch_std"]
+    assert [term.invalid for term in terms] == [0.0, -0.1, -1.0]
+    assert [term.invalid for term in Config(reward=text, invalid_score=-0.3).terms] == [-0.3] * 3
+    assert Config().terms == [Term("influence", 1.0, "dugrpo", 0.0)]
+
+
+def sum_of(reward, s_hat, r, slots, shape):
+    """(D, n) A_gen as train.py makes it of one reward, from (Q,) s_hat and (Q, m) r."""
+    cfg = Config(reward=reward, questions_per_doc=shape[1])
+    drafts = [[None] * shape[1]] * shape[0]
+    questions = questions_of(*map(str, range(len(r))))
+    earned = rewards.earnings(cfg.terms, s_hat, questions, list, r, (0, 1))
+    A_gen = 0
+    for term, paid in earned.items():
+        A_gen += term.weight * dugrpo(train.grid(paid, slots, drafts, term, cfg), term.advantage)
+    return A_gen, rewards.total(earned)
+
+
+def test_each_term_becomes_advantages_by_itself_and_these_are_added():
+    """Two documents of four drafts, the last of the second invalid.
+
+    By hand: SPICE's bell of the shares solved, and -.1 for the invalid draft, each term normalised
+    alone. Scores added first would let spice, which is ten times larger, drown influence.
+    """
+    s_hat = torch.tensor([.02, -.01, .03, 0, .001, .002, .0015])
+    r = graded([1, 2, 4, 6, 4, 4, 2])
+    slots = [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2)]
+    A_gen, total = sum_of("influence + 0.5 spice:group_std", s_hat, r, slots, (2, 4))
+
+    s = torch.tensor([[.02, -.01, .03, 0], [.001, .002, .0015, 0]])
+    bell = torch.tensor([[.3720, .8226, 1, .8226], [1, 1, .8226, -.1]])
+    assert torch.allclose(A_gen, dugrpo(s) + 0.5 * dugrpo(bell, "group_std"), atol=2e-4)
+    assert torch.allclose(total, s_hat + 0.5 * torch.cat([bell[0], bell[1, :3]]), atol=5e-5)
+    assert not torch.allclose(A_gen, dugrpo(s + 0.5 * bell), atol=0.1)
+
+
+def test_one_term_is_what_it_was_alone_bit_for_bit():
+    s_hat, r = torch.randn(8, generator=torch.Generator().manual_seed(0)), graded(range(8))
+    slots = [(d, j) for d in range(2) for j in range(4)]
+    A_gen, total = sum_of("influence", s_hat, r, slots, (2, 4))
+    assert torch.equal(A_gen, dugrpo(s_hat.view(2, 4))) and torch.equal(total, s_hat)
+    half, _ = sum_of("0.5 influence", s_hat, r, slots, (2, 4))
+    assert torch.equal(half, 0.5 * A_gen)
+
+
+def test_without_a_g_dev_the_other_terms_still_pay_and_influence_alone_pays_nobody():
+    r, slots = graded([1, 2, 4, 6]), [(0, j) for j in range(4)]
+    A_gen, total = sum_of("influence + spice", None, r, slots, (1, 4))
+    spice, _ = sum_of("spice", None, r, slots, (1, 4))
+    assert torch.equal(A_gen, spice) and total is not None
+    for reward in ("influence", "fixed"):
+        A_gen, total = sum_of(reward, None, r, slots, (1, 4))
+        assert not A_gen.any() and total is None
+
+
+def test_invalid_pays_for_form_alone():
+    A_gen, _ = sum_of("invalid:none", torch.zeros(3), graded([1, 2, 3]), [(0, 0), (0, 1), (0, 3)],
+                      (1, 4))
+    assert A_gen.tolist() == [[.25, .25, -.75, .25]]
 
 
 def test_a_reward_of_ones_own_is_a_function_and_a_line_of_the_table(monkeypatch):

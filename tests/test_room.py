@@ -6,7 +6,8 @@ import pytest
 from transformers import AutoConfig
 
 import fakes
-from config import SMALL, Config
+from config import Config
+from engine.presets import PAPER_8B, SMALL
 from data import InputError
 from engine import checkpoint, flags, room
 from tools import plan
@@ -167,3 +168,52 @@ def test_free_memory_is_what_the_system_says(monkeypatch):
     assert room.free_memory() == 7 * 1024
     monkeypatch.setattr(Path, "read_text", lambda path: "MemTotal: 9 kB\n")
     assert room.free_memory() is None
+
+
+# ---------------------------------------------------------------- on GPUs, of which none is here
+
+QWEN3_8B = AutoConfig.for_model(
+    "qwen3", vocab_size=151936, hidden_size=4096, intermediate_size=12288, num_hidden_layers=36,
+    num_attention_heads=32, num_key_value_heads=8, head_dim=128, tie_word_embeddings=False)
+
+
+def paper():
+    cfg = Config(**PAPER_8B, preset="paper-8b", run="r")
+    shape = room.shape_of(QWEN3_8B, "8b")
+    return shape.P, cfg, shape, None
+
+
+def test_the_papers_recipe_is_let_through_on_eight_gpus_of_80_gb_and_a_terabyte():
+    room.refuse_gpu(*paper(), 8, 80e9, 1e12, 8)
+    # two machines of eight share the slices that wait
+    room.refuse_gpu(*paper(), 16, 80e9, 120e9, 8)
+
+
+def test_too_small_a_gpu_is_one_line_with_both_numbers_and_what_would_fit():
+    P, cfg, shape, _ = paper()
+    with pytest.raises(InputError) as error:
+        room.refuse_gpu(P, cfg, shape, None, 1, 80e9, None, 1)
+    line = str(error.value)
+    assert "\n" not in line and "on each of 1 GPUs, which have 80.0 GB" in line
+    assert line.endswith("more GPUs, or a smaller --model")
+    without = replace(cfg, grad_checkpoint=False)
+    with pytest.raises(InputError, match="--tokens_at_once 16384 --grad_checkpoint true would fit"):
+        room.refuse_gpu(P, without, shape, None, 8, 80e9, None, 8)
+
+
+def test_a_role_at_rest_that_finds_no_room_is_one_line():
+    with pytest.raises(InputError, match="the role that waits needs up to 196.6 GB of this "
+                                         "machine's memory, 64.0 GB are free; --offload_idle"):
+        room.refuse_gpu(*paper(), 8, 80e9, 64e9, 8)
+    P, cfg, shape, _ = paper()
+    room.refuse_gpu(P, replace(cfg, offload_idle=False), shape, None, 8, 80e9, 64e9, 8)
+
+
+def test_what_is_counted_on_a_gpu_by_hand():
+    """Weights and moments of one role over eight, and the whole copy that is sampled from."""
+    P, cfg, shape, _ = paper()
+    least, waiting = room.on_a_gpu(P, replace(cfg, tokens_at_once=1, logp_chunk=1), shape, P, 8)
+    assert least == pytest.approx(12 * P / 8 + 2 * P, rel=1e-3) and waiting == 24 * P
+    whole, _ = room.on_a_gpu(P, replace(cfg, shard="false", dtype="fp32", tokens_at_once=1), shape,
+                             P, 8)
+    assert whole == pytest.approx(16 * P, rel=1e-3)

@@ -11,7 +11,7 @@ from transformers import (LogitsProcessorList, TemperatureLogitsWarper, TopKLogi
 
 from engine.packing import pack
 from fakes import packed_logps, plain_logps
-from sampling import choose, row_seed, sample, uniforms
+from sampling import choose, row_seed, sample, signed, uniforms
 
 KINDS = ["tied", "untied", "window", "windows"]
 # ragged
@@ -20,22 +20,45 @@ PROMPTS = [[7], [8, 9, 10], [11] * 9, [12, 13], [14, 15, 16, 17, 18], [19] * 6, 
 
 # ---------------------------------------------------------------- random numbers
 
+def splitmix64(seed, t):
+    """Sebastiano Vigna's generator, after t steps from the seed -> the next number in [0, 1)."""
+    bits = 2 ** 64
+    z = (seed + (t + 1) * 0x9E3779B97F4A7C15) % bits
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % bits
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB % bits
+    z = z ^ (z >> 31)
+    return (z >> 11) * 2.0 ** -53
+
+
+def seeds_of(*words):
+    return torch.tensor([signed(row_seed(word)) for word in words])
+
+
+def test_uniforms_are_splitmix64_to_the_last_bit():
+    words = range(300)
+    t = torch.arange(300) % 7 * 1000
+    expected = [splitmix64(row_seed(word), int(n)) for word, n in zip(words, t)]
+    assert uniforms(seeds_of(*words), t).tolist() == expected
+    # seeds of both signs were among them
+    assert {bool(seed < 0) for seed in seeds_of(*words)} == {True, False}
+
+
 def test_uniforms_are_uniform():
-    keys = np.array([row_seed(0, 1, "solver", "dev", i) for i in range(2000)], dtype=np.uint64)
-    u = np.stack([uniforms(keys, np.full(2000, t)) for t in range(50)])    # (50, 2000)
-    assert u.min() >= 0 and u.max() < 1 and u.dtype == np.float64
+    keys = torch.tensor([signed(row_seed(0, 1, "solver", "dev", i)) for i in range(2000)])
+    u = torch.stack([uniforms(keys, torch.full((2000,), t)) for t in range(50)])    # (50, 2000)
+    assert u.min() >= 0 and u.max() < 1 and u.dtype == torch.float64
     assert abs(u.mean() - 1 / 2) < 0.005 and abs(u.var() - 1 / 12) < 0.002
-    assert len(np.unique(u)) == u.size
-    for x in (u, u.T):      # neither next tokens nor next rows follow
+    assert len(u.unique()) == u.numel()
+    for x in (u.numpy(), u.numpy().T):      # neither next tokens nor next rows follow
         assert abs(np.corrcoef(x[:-1].ravel(), x[1:].ravel())[0, 1]) < 0.015
 
 
 def test_uniforms_have_no_state():
-    keys, t = np.array([row_seed("a"), row_seed("b")], dtype=np.uint64), np.array([3, 5])
+    keys, t = seeds_of("a", "b"), torch.tensor([3, 5])
     before = uniforms(keys, t)
-    uniforms(keys[::-1].copy(), t)
-    assert (uniforms(keys, t) == before).all()
-    assert uniforms(keys[1:], t[1:]) == before[1:]
+    uniforms(keys.flip(0), t)
+    assert torch.equal(uniforms(keys, t), before)
+    assert torch.equal(uniforms(keys[1:], t[1:]), before[1:])
 
 
 def test_row_keys_differ_in_every_word():

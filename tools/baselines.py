@@ -6,6 +6,7 @@
     dev_gradient       padded_dev_gradient   a padded row per answer, log-softmax of all logits
     update             padded_update         the same
                        trl_update            TRL's GRPOTrainer on the same tokens, if installed
+    Running.step       Copying               transformers' attention in our rows
     sample             generate              left-padded batches, each ends with its longest row
                        continuous            transformers' continuous batching: a paged cache,
                                              rows come and go all the time
@@ -31,11 +32,13 @@ from itertools import chain
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from data import Rollout
 from influence import Gamma, dev_gradient, norm, second_moment
 from dugrpo import has_gradient
 from policy import Policy, pass_loss, mean_length, old_logps, token_loss, update
+from engine.cache import Running
 from engine.packing import passes
 
 
@@ -299,6 +302,13 @@ def bare_passes(w):
 
 
 # ---------------------------------------------------------------- rollouts
+
+class Copying(Running):
+    """Our rows with transformers' attention, which copies keys and values once for each of the
+    query heads that share them.
+    """
+    attend = staticmethod(sdpa_attention_forward)
+
 
 def drawing(temperature):
     """-> what transformers is told: draw from the whole softmax, or, at temperature 0, greedily."""

@@ -7,7 +7,9 @@
     stage       what is compared                                                      target
     influence   influence_scores; the plain way; bare passes over the same trees      5x, 1.10
     random      the same for answers of random tokens, which have nothing in common   5x, 1.10
-    rollouts    sample; model.generate; transformers' continuous batching             2x
+    decode      a sampling step at --columns columns: ours; copied keys and values    1.5x
+    sampling    the three sampling stages of an iteration: ours; copied keys and values  -
+    rollouts    sample; model.generate; transformers' continuous batching       2.5x, 1.5x
     update      an AdamW step: trees; padded rows; TRL's GRPOTrainer, if installed    -
     iteration   a whole one: ours; padded rows, generate and the plain influence      3x
     questions   influence: seconds per question when 8 to --most are scored at once   1.10
@@ -19,9 +21,8 @@
 
 Targets: 5x, at least 5 times as fast as the plain way; 1.10, at most 1.10 of the bare passes, or
 of the cheapest variant. A first round, not timed, compares the results, since only equal
-computations may be compared in speed; then variants take turns, and times are medians. Nothing is
-computed that influence.py and policy.py do not define; the plain ways are in baselines.py. How
-each stage is measured, and what is not: docs/results/speed.md.
+computations may be compared in speed; then variants take turns, and times are medians. The plain
+ways are in baselines.py. How each stage is measured, and what is not: docs/results/speed.md.
 """
 import argparse
 import copy
@@ -37,6 +38,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate, chain
 from statistics import median
+from unittest.mock import patch
 
 import torch
 import transformers
@@ -44,17 +46,20 @@ import transformers
 import generator
 import solver
 from toy import make
-from tools.baselines import (Skipped, World, bare_passes, centred, continuous, first_moments,
-                             generate, groups_with_gradient, keeper, make_world,
+from tools.baselines import (Copying, Skipped, World, bare_passes, centred, continuous,
+                             first_moments, generate, groups_with_gradient, keeper, make_world,
                              padded_dev_gradient, padded_update, plain_scores, random_groups,
                              rollouts_of, trl_trainer, trl_update, with_own_logps)
-from config import ROOT, TOY, Config
+from config import ROOT, Config
+from engine.presets import TOY
 from data import InputError, run_script
+from engine.cache import Running
 from engine.readers import load_documents, load_questions
 from dugrpo import center
 from influence import dev_gradient, influence_scores
 from dugrpo import has_gradient
 from policy import Policy, update
+import sampling
 from sampling import sample
 
 # tokens, from and to
@@ -270,9 +275,71 @@ def rollouts_stage(w, args, temperature=1000.0, mean=24, limit=128):
 
     variants = {"ours": ours, "generate": lambda: generate(*told),
                 "continuous": lambda: continuous(*told)}
-    targets = [("generate", "ours", "at least", 2.0), ("continuous", "ours", "", None)]
+    targets = [("generate", "ours", "at least", 2.5), ("continuous", "ours", "at least", 1.5)]
     work = dict.fromkeys(variants, sum(ends))
     return Stage("rollouts", "token", work, variants, targets, difference)
+
+
+def decode_stage(w, args, steps=5):
+    """A token for each of --rows rows, which have --columns tokens so far.
+
+    Where no heads are shared both ways are one, which shows how alike two times are.
+    """
+    g = torch.Generator().manual_seed(0)
+    config = w.policy.model.config
+    prompt = torch.randint(config.vocab_size, (args.columns,), generator=g).tolist()
+    tokens = torch.randint(config.vocab_size, (steps, args.rows), generator=g)
+    names = [[(0, j) for j in range(args.rows)]]
+    ready = {}
+
+    @torch.no_grad()
+    def reset():
+        for kind in (Running, Copying):
+            if kind not in ready:
+                ready[kind] = kind(w.policy.model, w.policy.device)
+                ready[kind].join([prompt], names)
+
+    @torch.no_grad()
+    def run(kind):
+        rows = ready.pop(kind)
+        for token in tokens:
+            rows.step(token)
+        return rows.hidden
+
+    def difference(results):
+        return (results["ours"] - results["copied"]).abs().max()
+
+    reset()
+    shared = config.num_attention_heads != config.num_key_value_heads
+    variants = {"ours": partial(run, Running), "copied": partial(run, Copying)}
+    targets = [("copied", "ours", "at least", 1.5 if shared else 0.95)]
+    work = dict.fromkeys(variants, steps * args.rows)
+    return Stage("decode", "token", work, variants, targets, difference, reset)
+
+
+def sampling_stage(w, args):
+    """The three sampling stages of an iteration, ours and with copied keys and values.
+
+    A row's random numbers are the same both ways; rounding may still turn a token, and a row ends
+    elsewhere then.
+    """
+    policy, draws = draws_of(w.policy, args, w.cfg)
+    cfg = replace(w.cfg, rows_at_once=args.rows)
+
+    def run(kind):
+        groups = []
+        with patch.object(sampling, "rows_for", lambda _, model: kind(model, policy.device)):
+            for i, prompts in enumerate(w.asked.prompts):
+                groups += sample(policy, prompts, args.answers, ("bench", i), cfg, **draws)
+        return [x.response for x in rollouts_of(groups)]
+
+    def difference(results):
+        pairs = list(zip(results["ours"], results["copied"]))
+        return sum(ours != copied for ours, copied in pairs) / len(pairs)
+
+    variants = {"ours": partial(run, Running), "copied": partial(run, Copying)}
+    work = dict.fromkeys(variants, sum(map(count, w.asked.groups)))
+    return Stage("sampling", "token", work, variants, [("copied", "ours", "", None)], difference)
 
 
 def moments_after(step, params, optimizer):
@@ -579,11 +646,11 @@ def memory(w):
 # ---------------------------------------------------------------- the command
 
 # `memory` is of one question, and no matter of time
-STAGES = {"influence": influence_stage, "random": random_stage, "rollouts": rollouts_stage,
-          "update": update_stage, "iteration": iteration_stage, "questions": questions_stage,
-          "answers": answers_stage, "lengths": lengths_stage, "sizes": sizes_stage,
-          "ranks": ranks_stage, "memory": None}
-DEFAULT = "influence,random,rollouts,update,iteration,questions,answers,lengths,memory"
+STAGES = {"influence": influence_stage, "random": random_stage, "decode": decode_stage,
+          "sampling": sampling_stage, "rollouts": rollouts_stage, "update": update_stage,
+          "iteration": iteration_stage, "questions": questions_stage, "answers": answers_stage,
+          "lengths": lengths_stage, "sizes": sizes_stage, "ranks": ranks_stage, "memory": None}
+DEFAULT = "influence,random,decode,rollouts,update,iteration,questions,answers,lengths,memory"
 
 
 def machine():
@@ -615,6 +682,8 @@ def read_args(argv):
     parser.add_argument("--questions", type=int, help="96, and 32 with --size, unless given")
     for name, default in [("answers", 8), ("repeats", 5), ("threads", 1), ("rows", 64)]:
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--columns", type=int, default=400,
+                        help="of the key-value cache in the stage `decode`; 400 unless given")
     parser.add_argument("--most", type=int,
                         help="questions of the stage `questions`; 512, and 32 with --size, "
                              "unless given")
@@ -654,7 +723,7 @@ def prepare(args):
         policy = Policy("solver", args.model, 1e-5, cfg)
     w = make_world(policy, cfg, args.questions, args.answers, LENGTHS[args.lengths])
 
-    if {"influence", "iteration"} & set(args.stages):
+    if {"influence", "iteration", "sampling"} & set(args.stages):
         writer = Policy("solver", args.written_by, 1e-5, cfg) if args.written_by else None
         w.asked = ask(policy, args, replace(cfg, rows_at_once=args.rows), writer)
     return w

@@ -15,7 +15,7 @@ Which trees share a pass, which questions a block, and which prompts join when, 
 code that does it: packing, blocks and sampling.joining decide on lengths. tests/test_plan.py holds
 all of this against what torch counts.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
 
@@ -23,7 +23,7 @@ import numpy as np
 
 from engine.blocks import in_blocks
 from engine.cache import spare
-from engine.packing import answers_per_tree, in_passes, tree_sizes
+from engine.packing import Rows, answers_per_tree, in_passes, tree_sizes
 from engine.scoring import PIECE
 from sampling import joining
 
@@ -43,6 +43,8 @@ class Sampling:
     most: int = 0               # most cells at once, spare ones included
     join: int = 0               # most cells while prompts join: the merged cache and the new part
     first: tuple = (0, 0, 0)    # (cells before, tokens, squares) of the largest prefill
+    copied: int = 0             # cells that move when the cache is laid out anew
+    strides: list = field(default_factory=list)     # (rows, steps, cells of each on average)
 
     def read(self, prompts, longest, before):
         """A prefill of so many prompts, beside `before` cells."""
@@ -54,9 +56,16 @@ class Sampling:
 
     def step(self, rows, columns):
         """Every row reads a token, once for each entry of columns."""
-        self.steps += len(columns)
-        self.row_steps += rows * len(columns)
-        self.cells += rows * int(columns.sum())
+        if len(columns):
+            self.stride(rows, len(columns), rows * int(columns.sum()) / len(columns))
+
+    def stride(self, rows, steps, cells):
+        """The same, where `cells` are attended to in each step, on average."""
+        self.steps += steps
+        self.row_steps += rows * steps
+        self.cells += round(cells * steps)
+        if steps:
+            self.strides.append((rows, steps, cells))
 
 
 @lru_cache(maxsize=1024)
@@ -79,7 +88,9 @@ def sampling(groups, rows_at_once, tokens_at_once):
             length = np.append(length, np.repeat([group.prompt for group in taken], n))
             left = np.append(left, [group.responses for group in taken])
             new = len(taken) * n * taken[0].prompt
-            y.join = max(y.join, len(length) * int(length.max()) + (new if before else 0))
+            columns = int(length.max())
+            columns += spare(columns) if before else 0
+            y.join = max(y.join, len(length) * columns + (new if before else 0))
 
         R, longest = len(length), int(length.max())
         stride = 1 if room() else int(left.min())
@@ -101,18 +112,27 @@ def sampling(groups, rows_at_once, tokens_at_once):
 
 @dataclass
 class Pass:
-    """One forward and backward pass over packed trees."""
+    """One forward and backward pass over packed trees, side by side or end to end."""
     rows: int
-    L: int                      # tokens of a tree, padding included
+    L: int                      # tokens of a tree, side by side padding included
     targets: int                # predictions
+    lengths: tuple = ()         # of trees that lie end to end
 
     @property
     def tokens(self):
-        return self.rows * self.L
+        return sum(self.lengths) if self.lengths else self.rows * self.L
 
     @property
     def squares(self):
+        """End to end there is no mask, and the kernel skips what lies ahead: half of each."""
+        if self.lengths:
+            return sum(n ** 2 for n in self.lengths) / 2
         return self.rows * self.L ** 2
+
+    @property
+    def masked(self):
+        """Numbers of the mask."""
+        return 0 if self.lengths else self.squares
 
 
 @lru_cache(maxsize=2 ** 16)
@@ -125,7 +145,7 @@ def passes(groups, s, limit, parts=1, part=0):
     sizes = []
     for group in groups:
         sizes += trees(group, s, limit, parts)
-    return in_passes(sizes, limit, parts, part)
+    return in_passes(sizes, limit, parts, part, s.end_to_end)
 
 
 def joined(lists):
@@ -134,7 +154,8 @@ def joined(lists):
 
 
 def as_pass(sizes):
-    return Pass(len(sizes), sizes[0].tokens, sum(size.predictions for size in sizes))
+    lengths = tuple(size.tokens for size in sizes) if isinstance(sizes, Rows) else ()
+    return Pass(len(sizes), sizes[0].tokens, sum(size.predictions for size in sizes), lengths)
 
 
 def planned(*args):
@@ -186,12 +207,12 @@ def activations(s, x, cfg, b):
     norms = 4 * s.H if b == 2 else 0
     if s.qk_norm:
         norms += (3 if b == 2 else 2) * b * (s.A + s.K)
-    layer = x.tokens * (b * (6 * s.H + 4 * s.A + 4 * s.I) + norms) + b * x.squares
+    layer = x.tokens * (b * (6 * s.H + 4 * s.A + 4 * s.I) + norms) + b * x.masked
     kept = s.layers * layer
     if cfg.grad_checkpoint:
         kept = s.layers * s.H * b * x.tokens + layer
     # last norm, what the head reads, and the mask
-    return kept + b * s.H * (2 * x.tokens + x.targets) + x.squares
+    return kept + b * s.H * (2 * x.tokens + x.targets) + x.masked
 
 
 def logits(s, x, cfg, b):
@@ -202,18 +223,28 @@ def held(s, k):
     return {"master weights": 4 * s.P / k, "AdamW m, v": 8 * s.P / k}
 
 
-def sampling_moments(s, y, k, b, narrow):
-    """While tokens are drawn, while prompts join, in a prefill. narrow: with top_k or top_p."""
+def sampling_moments(s, y, k, b, narrow, how="padded", copies=False):
+    """While tokens are drawn, while prompts join, in a prefill. narrow: with top_k or top_p.
+
+    how: padded, or end to end by ours or vllm, where no prefill has a mask and the cache is laid
+    out anew a layer at a time. copies: keys and values once more for each query head.
+    """
     copy = {} if k == 1 and b == 4 else {"compute copy": b * s.P}
     base, kv = held(s, k) | copy, 2 * s.layers * s.K * b
-    repeated = 2 * s.A * b if s.A != s.K else 0
+    logits = (36 if narrow else 24) * s.V * y.rows
     before, tokens, squares = y.first
+    prefill = b * (2 * s.H + 3 * s.I) * tokens
+    if how != "padded":
+        cache = base | {"KV cache": kv * y.most}
+        return [cache | {"activations": kv * y.most / s.layers, "logits": logits},
+                cache | {"activations": prefill}]
+
+    repeated = 2 * s.A * b if copies and s.A != s.K else 0
     return [
         base | {"KV cache": kv * y.most, "activations": (repeated + s.K * b) * y.most,
-                "logits": (36 if narrow else 24) * s.V * y.rows},
+                "logits": logits},
         base | {"KV cache": kv * y.join},
-        base | {"KV cache": kv * (before + tokens),
-                "activations": b * (2 * s.H + 3 * s.I) * tokens + (1 + b) * squares}]
+        base | {"KV cache": kv * (before + tokens), "activations": prefill + (1 + b) * squares}]
 
 
 def backward_moments(s, base, found, cfg, b, gradient, scoring=0):

@@ -4,7 +4,7 @@
     python train.py --model Qwen3-8B-Base --plan --gpus 8 --gpu_gb 80    on GPUs you do not have
     python -m tools.plan --model Qwen3-8B-Base --gpus 8 --mfu 0.3        with other assumptions
                                         (--help lists them); any field of train.py may stand there
-    python -m tools.plan --tables > docs/plan.md          Qwen3 4B to 32B on 1 to 64 GPUs
+    python -m tools.plan --tables > docs/plan.md          step by step; 4B to 32B, 1 to 64 GPUs
     python -m tools.plan --check toy/anchor --threads 1   beside a measurement of two iterations
 
     code      meaning
@@ -14,7 +14,7 @@
     Stage     bytes of one rank at its worst moment; tokens, FLOPs, traffic, seconds
 
 The formulas and the design planned for are in docs/planning.md. Not in it: fragmentation (a tenth
-of a GPU is left free), vLLM, loading, checks of answers, failures. Nothing here has run on a GPU:
+of a GPU is left free), loading, checks of answers, failures. Nothing here has run on a GPU:
 rates are assumptions, printed with every plan. Bytes, tokens and FLOPs were measured on a CPU.
 """
 import argparse
@@ -23,13 +23,11 @@ from functools import partial
 
 import torch
 
-import config
 from data import run_script
 from engine import flags, ranks, room
-from tools import formulas
-from tools.remedies import enough, remedies, usable
-from tools.setting import (
-    PUBLISHED, Assumed, Machine, Setting, here, published, read, rollouts_of, setting_of)
+from tools import formulas, samplers, tables
+from tools.remedies import remedies
+from tools.setting import Assumed, Machine, here, machine_of, read, setting_of
 
 # ---------------------------------------------------------------- stages
 
@@ -70,25 +68,33 @@ def response_tokens(groups):
 def sampling_stage(name, role, kind, p):
     if not p.rollouts[kind].prompts:
         return Stage(name)
-    s, m, limits = p.shapes[role], p.machine, (p.cfg.rows_at_once, p.cfg.tokens_at_once)
-    each = [formulas.sampling(part, *limits) for part in dealt(p.groups(kind), p.ranks)]
+    s, how = p.shapes[role], p.sampler
+    if how == "padded":
+        limits = p.rows(role), p.cfg.tokens_at_once
+        each = [formulas.sampling(part, *limits) for part in dealt(p.groups(kind), p.ranks)]
+        times = [padded_seconds(y, s, p) for y in each]
+    else:
+        each = [samplers.played(part, p, s) for part in dealt(p.groups(kind), p.ranks)]
+        times = [samplers.seconds(y, s, p.b, p.machine, how) for y in each]
+
     moments, moved = [], p.b * s.P * (p.k - 1) / p.k
     for y in each:
-        moments += formulas.sampling_moments(s, y, p.k, p.b, kind == "test")
-
-    def seconds(y):
-        # the cache once, and twice more every 32 columns; more where kv heads repeat
-        again = 2 * s.A / s.K if s.A != s.K else 0
-        cache = 2 * s.layers * s.K * p.b * y.cells * (1 + 2 / 32 + again)
-        read = y.steps * p.b * (s.W + s.N) + cache
-        decode = max(y.steps * s.layers * m.layer_us / 1e6, read / (1e9 * m.hbm_gbs * m.hbm_share),
-                     formulas.decode_flops(s, y) / m.flops)
-        return formulas.forward_flops(s, y.prefill, y.squares, 0) / m.flops + decode
-
+        moments += formulas.sampling_moments(s, y, p.k, p.b, kind == "test", how, p.copies)
     return Stage(name, worst(moments), tokens=sum(y.drawn for y in each),
                  through=sum(y.prefill + y.row_steps for y in each),
                  flops=sum(formulas.sampling_flops(s, y) for y in each), moved=moved,
-                 seconds=max(map(seconds, each)) + moved / m.link)
+                 seconds=max(times) + moved / p.machine.link)
+
+
+def padded_seconds(y, s, p):
+    """Of one rank, with padded rows: the cache once a step, and twice more every 32 columns."""
+    m = p.machine
+    again = 2 * s.A / s.K if p.copies and s.A != s.K else 0
+    cache = 2 * s.layers * s.K * p.b * y.cells * (1 + 2 / 32 + again)
+    read = y.steps * p.b * (s.W + s.N) + cache
+    decode = max(y.steps * s.layers * m.layer_us / 1e6, read / (1e9 * m.hbm_gbs * m.hbm_share),
+                 formulas.decode_flops(s, y) / m.flops)
+    return formulas.forward_flops(s, y.prefill, y.squares, 0) / m.flops + decode
 
 
 def spent(p, s, each, cost, sharded, whole):
@@ -142,8 +148,13 @@ def update_stage(name, role, kind, p):
                  through=sum(x.tokens for x in found), flops=flops, moved=moved, seconds=seconds)
 
 
+def update_solver_stage(p):
+    kind = "dev" if p.cfg.train_on == "dev" else "answer"
+    return update_stage("update_solver", "solver", kind, p)
+
+
 def influence_stage(p):
-    if p.cfg.reward != "influence":
+    if not p.cfg.by_influence:
         return Stage("influence")
     s, dev, groups = p.shapes["solver"], p.groups("dev", kept=True), p.groups("answer", kept=True)
     found, most, flops, moved, seconds = training(p, s, [dev] if dev else [])
@@ -204,7 +215,7 @@ STAGES = {
     "answer": partial(sampling_stage, "answer", "solver", "answer"),
     "influence": influence_stage,
     "update_generator": partial(update_stage, "update_generator", "generator", "draft"),
-    "update_solver": partial(update_stage, "update_solver", "solver", "answer"),
+    "update_solver": update_solver_stage,
     "evaluate": partial(sampling_stage, "evaluate", "solver", "test"),
     "checkpoint": checkpoint_stage,
 }
@@ -233,7 +244,7 @@ def plan(p):
 def minutes(p, stages):
     """Of an average iteration: some stages are not in each."""
     every = {"evaluate": p.cfg.eval_every, "checkpoint": p.cfg.checkpoint_every}
-    if p.cfg.reward != "influence":
+    if not p.cfg.by_influence:
         every["dev"] = p.cfg.dev_every
     return sum(stage.seconds / every.get(stage.name, 1) for stage in stages.values()) / 60
 
@@ -304,6 +315,9 @@ def report(p, said=None, needed=None):
     if needed:
         yield needed
     yield from verdict(p, stages)
+    if p.cuda and said is None:
+        yield ""
+        yield from tables.compared(p, plan, minutes)
 
 
 def rates(x, without=("gpus", "gpu_gb")):
@@ -313,74 +327,19 @@ def rates(x, without=("gpus", "gpu_gb")):
 def verdict(p, stages):
     """Does it fit? If not, what would help."""
     top = max(stages.values(), key=lambda stage: stage.peak)
-    of = f"{usable(p) / 1e9:.0f} of {p.machine.gpu_gb:.3g} GB that are planned with"
-    if top.peak <= usable(p):
+    of = f"{p.usable / 1e9:.0f} of {p.machine.gpu_gb:.3g} GB that are planned with"
+    if top.peak <= p.usable:
         yield f"fits: at most {top.peak / 1e9:.1f} GB, in {top.name}, of the {of}"
         return
     largest = max(top.buffers, key=top.buffers.get)
     most = f"most of it {largest}, {top.buffers[largest] / 1e9:.1f} GB"
     needs = f"{top.name} needs {top.peak / 1e9:.1f} GB"
     yield f"does not fit: {needs} of the {of}; {most}. What would help:"
-    over = [stage.name for stage in stages.values() if stage.peak > usable(p)]
+    over = [stage.name for stage in stages.values() if stage.peak > p.usable]
     yield from (f"  {line}" for line in remedies(p, over, peak))
     if p.cuda:
         less = top.buffers.get("AdamW m, v", 0) / 1e9
         yield f"  not built: AdamW's m, v in host memory meanwhile, {less:.0f} GB less"
-
-
-# ---------------------------------------------------------------- tables
-
-TABLES = """# What the paper's recipe would need
-
-Computed by `python -m tools.plan --tables`, **not run**: no GPU was at hand. How to read these
-tables, and the formulas behind them, is in [planning.md](planning.md).
-
-Recipe: preset paper-8b, bf16, our own sampler, no evaluation.
-
-Assumed: {assumed}.
-
-Rates: {rates}."""
-COLUMNS = ("GPUs", "sampling, GB", "influence, GB", "updates, GB", "host, GB", "PFLOPs", "TB moved",
-           "minutes", "hours of 100 iterations", "fits, or what would help")
-KINDS = {"sampling": ("dev", "write", "answer"), "influence": ("influence",),
-         "updates": ("update_generator", "update_solver")}
-
-
-def paper(shape, machine, assumed):
-    cfg = config.Config(**config.PAPER_8B, preset="paper-8b")
-    return Setting(cfg, {"solver": shape, "generator": shape}, rollouts_of(cfg, assumed), machine)
-
-
-def table_row(p):
-    """-> the cells of one line of docs/plan.md."""
-    stages, cells, wanting = plan(p), [p.machine.gpus], []
-    for kind, names in KINDS.items():
-        largest = max((stages[name] for name in names), key=lambda stage: stage.peak)
-        cells.append(f"{largest.peak / 1e9:.0f}")
-        if largest.peak > usable(p):
-            wanting.append(f"{kind}: {next(enough(p, largest.name, peak), 'no setting')}")
-    average = minutes(p, stages)
-    return cells + [
-        f"{stages['dev'].host / 1e9:.0f}", f"{sum(x.flops for x in stages.values()) / 1e15:.0f}",
-        f"{sum(x.moved for x in stages.values()) / 1e12:.1f}", f"{average:.0f}",
-        f"{average * p.cfg.iterations / 60:.0f}", "; ".join(wanting) or "fits"]
-
-
-def tables(machine, assumed):
-    """-> the lines of docs/plan.md"""
-    yield TABLES.format(assumed=rates(assumed), rates=rates(machine))
-    for name in PUBLISHED:
-        shape = room.shape_of(published(name), name)
-        yield f"\n## {name}: {shape.P / 1e9:.2f} billion parameters\n"
-        yield f"| {' | '.join(COLUMNS)} |"
-        yield f"|{'--:|' * (len(COLUMNS) - 1)}---|"
-        for gpus in (1, 2, 4, 8, 16, 32, 64):
-            cells = table_row(paper(shape, replace(machine, gpus=gpus), assumed))
-            yield f"| {' | '.join(map(str, cells))} |"
-    shape = room.shape_of(published("Qwen3-8B"), "Qwen3-8B")
-    yield "\n## Qwen3-8B on 8 GPUs in full\n\n```"
-    yield from report(paper(shape, replace(machine, gpus=8), assumed))
-    yield "```"
 
 
 # ---------------------------------------------------------------- the command
@@ -388,7 +347,7 @@ def tables(machine, assumed):
 def plan_of_run(cfg):
     """What `train.py --plan` prints: for GPUs that were named, or for this machine without one."""
     if torch.cuda.is_available() or {"gpus", "gpu_gb"} & set(cfg.given):
-        lines = report(setting_of(cfg, Machine(gpus=cfg.gpus, gpu_gb=cfg.gpu_gb), Assumed()))
+        lines = report(setting_of(cfg, machine_of(cfg.gpus, cfg.gpu_gb), Assumed()))
     else:
         lines = report_here(cfg)
     if ranks.is_main():
@@ -415,7 +374,7 @@ def report_here(cfg):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
+    parser = flags.Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False, epilog="Every other flag is a field of config.py.")
     parser.add_argument("--tables", action="store_true", help="print docs/plan.md")
@@ -436,7 +395,8 @@ def main(argv=None):
         from tools import plan_check
         plan_check.main(flags.parse(["--model", args.check, *rest]), plan)
     elif args.tables:
-        print("\n".join(tables(pick(Machine), pick(Assumed))))
+        lines = tables.tables(pick(Machine), pick(Assumed), plan, minutes, peak, report, rates)
+        print("\n".join(lines))
     else:
         print("\n".join(report(setting_of(flags.parse(rest), pick(Machine), pick(Assumed)))))
 

@@ -6,19 +6,10 @@
 """
 from dataclasses import replace
 
-# Of a GPU: fragmentation, CUDA's and nccl's own memory.
-FREE_SHARE = 0.1
-
-
-def usable(p):
-    """Bytes of a rank's memory that are planned with."""
-    return 1e9 * p.machine.gpu_gb * (1 - FREE_SHARE)
-
-
 # ---------------------------------------------------------------- levers
 
 def halved(p, name, least):
-    value = getattr(p.cfg, name)
+    value = getattr(p.cfg, name) or p.rows("solver")
     while value // 2 >= least:
         value //= 2
         yield f"--{name} {value}", p.changed(**{name: value})
@@ -68,7 +59,7 @@ def enough(p, stage, peak):
     """The single changes that make a stage fit, the least of each kind."""
     for lever in LEVERS:
         for name, changed in lever(p):
-            if peak(changed, stage) <= usable(p):
+            if peak(changed, stage) <= p.usable:
                 yield name
                 break
 
@@ -95,9 +86,9 @@ def together(p, stage, peak):
     line = "no single change is enough"
     if names:
         line += f"; {', '.join(names.values())} together: {least / 1e9:.0f} GB"
-    if least <= usable(p):
+    if least <= p.usable:
         return line + " (fits)"
     for name, changed in more_gpus(p):
-        if peak(changed, stage) <= usable(p):
+        if peak(changed, stage) <= p.usable:
             return f"{line}, and with {name} it fits"
     return line + (", and no number of GPUs makes it fit" if p.cuda else "")

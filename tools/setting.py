@@ -13,7 +13,7 @@ import math
 import os
 import random
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
 
@@ -25,8 +25,9 @@ import generator
 import solver
 from config import Config
 from data import InputError
-from engine import room, shard
-from engine.flags import reads_documents
+from engine import hub, room, shard
+from engine.cache import SHARE, rows_that_fit
+from engine.flags import MOST_GPUS, reads_documents
 from engine.models import chat_ids
 from engine.packing import Lengths
 from engine.readers import load_documents, load_questions
@@ -34,6 +35,8 @@ from engine.scoring import too_large
 
 # GPUs that share a fast link.
 NODE = 8
+# Of a GPU: fragmentation, CUDA's and nccl's own memory.
+FREE_SHARE = 0.1
 
 
 # ---------------------------------------------------------------- models
@@ -60,6 +63,8 @@ def published(name):
 def model_config(path):
     """Folder or hub id -> transformers' config; the published one where the hub does not answer."""
     short = path.removeprefix("Qwen/").removesuffix("-Base")
+    if not os.path.isdir(path):
+        hub.look()
     try:
         return AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
@@ -73,14 +78,23 @@ def model_config(path):
 
 @dataclass(frozen=True)
 class Machine:
-    """H100 SXM; the shares are guesses of what this code reaches: put in what you measure."""
+    """H100 SXM; where the shares come from is in docs/planning.md: put in what you measure."""
     gpus: int = 8
     gpu_gb: float = 80
     tflops: float = 989         # peak, bf16, dense
-    mfu: float = 0.35           # share of it reached in training and prefill
+    mfu: float = 0.38           # share of it reached in training and prefill
+    gemm_share: float = 0.58    # share of it reached in the products of a decoding step
     hbm_gbs: float = 3350       # GB/s of device memory
-    hbm_share: float = 0.6      # share of it reached in decoding
-    layer_us: float = 400       # least time of a layer in a decoding step: 25 kernels from Python
+    hbm_share: float = 0.68     # share of it reached in decoding
+    # our sampler
+    layer_us: float = 400       # least time of a layer in a decoding step, started from Python
+    small_us: float = 140       # of a layer's small kernels, on the device
+    step_ms: float = 2          # between two steps: tokens to the host, numbers for the next ones
+    # vLLM
+    vllm_step_ms: float = 3     # between two steps
+    vllm_row_us: float = 10     # a row and step, for its seed
+    vllm_wake_s: float = 3      # a stage: to wake up and to fall asleep
+    # between devices
     link_gbs: float = 300       # GB/s and rank inside a node
     network_gbs: float = 40     # GB/s and rank between nodes
     host_gbs: float = 25        # GB/s and rank between device and host memory
@@ -88,11 +102,22 @@ class Machine:
 
     @property
     def flops(self):
+        """A second, in training and prefill."""
         return 1e12 * self.tflops * self.mfu
 
     @property
     def link(self):
         return 1e9 * (self.link_gbs if self.gpus <= NODE else self.network_gbs)
+
+
+# (memory in GB, GB/s of it); the same TFLOPs.
+GPUS = {"H100": (80, 3350), "H200": (141, 4800)}
+
+
+def machine_of(gpus, gpu_gb):
+    """-> Machine; with as much memory as an H200 has, its bandwidth too."""
+    gbs = max(gbs for gb, gbs in GPUS.values() if gb <= max(gpu_gb, 80))
+    return Machine(gpus=gpus, gpu_gb=gpu_gb, hbm_gbs=gbs)
 
 
 @dataclass(frozen=True)
@@ -134,7 +159,8 @@ def rollouts_of(cfg, assumed):
     document = assumed.document_prompt or cfg.max_chunk_tokens / 2 + 200
     drafted, paid = cfg.train_on == "generated", cfg.reward != "fixed"
     valid = assumed.valid_share if drafted else 1
-    questions = cfg.rlvr_per_step + round(cfg.drafts_per_step * valid)
+    asked = 0 if cfg.train_on == "dev" else round(cfg.drafts_per_step * valid)
+    questions = cfg.rlvr_per_step + asked
 
     def some(prompts, answers, prompt, trained=True):
         kept = math.ceil(prompts * assumed.mixed_share) if trained else 0
@@ -150,14 +176,30 @@ def rollouts_of(cfg, assumed):
 
 # ---------------------------------------------------------------- all of it
 
+@lru_cache
+def arranged(s, end_to_end):
+    """Shape -> the same object for the same answer, so that what is remembered of it is found."""
+    return s if s.end_to_end == end_to_end else replace(s, end_to_end=end_to_end)
+
+
 @dataclass
 class Setting:
-    """Everything a plan depends on. shapes: {role: Shape}; rollouts: {kind: Rollouts}."""
+    """Everything a plan depends on. shapes: {role: Shape}; rollouts: {kind: Rollouts}.
+
+    copies: are keys and values copied for each query head, as they were before engine/attention.py?
+    """
     cfg: Config
     shapes: dict
     rollouts: dict
     machine: Machine
     cuda: bool = True
+    padded: bool = False
+    copies: bool = False
+
+    def __post_init__(self):
+        asked = self.cfg.end_to_end
+        rows = asked == "true" or (asked == "auto" and self.cuda and self.b == 2)
+        self.shapes = {role: arranged(s, rows) for role, s in self.shapes.items()}
 
     @property
     def ranks(self):
@@ -176,6 +218,30 @@ class Setting:
         return 2 if narrow else 4
 
     @property
+    def sampler(self):
+        """How rows are sampled: padded, end to end by ours, or by vllm."""
+        if not self.cuda or self.padded or self.b == 4:
+            return "padded"
+        return "vllm" if self.cfg.sampler == "vllm" else "ours"
+
+    def rows(self, role):
+        """Padded rows sampled side by side: where the config leaves it open, as many as surely fit.
+        """
+        s = self.shapes[role]
+        size = 2 * s.layers * s.K * self.b
+        if self.cfg.rows_at_once:
+            return self.cfg.rows_at_once
+        if not self.cuda:
+            return rows_that_fit(self.cfg, size)
+        free = self.usable - 12 * s.P / self.k - self.b * s.P
+        return rows_that_fit(self.cfg, size, SHARE * free)
+
+    @property
+    def usable(self):
+        """Bytes of a rank's memory that are planned with."""
+        return 1e9 * self.machine.gpu_gb * (1 - FREE_SHARE)
+
+    @property
     def together(self):
         """Do all ranks score one question at a time?"""
         memory = self.machine.gpu_gb * 1e9 if self.cuda else math.inf
@@ -192,8 +258,23 @@ class Setting:
         return replace(self, cfg=replace(self.cfg, **fields))
 
 
+def refuse(machine, assumed):
+    """InputError for the first number that no plan can be made with."""
+    if not 1 <= machine.gpus <= MOST_GPUS:
+        raise InputError(f"gpus = {machine.gpus}: expected 1 to {MOST_GPUS}")
+    for name, value in (asdict(machine) | asdict(assumed)).items():
+        # what may be nothing: times between steps, spreads, numbers of questions
+        zero = name.endswith(("_us", "_ms", "_s", "_spread", "_questions", "alike"))
+        share = name in ("mfu", "alike", "valid_share", "mixed_share", "gemm_share", "hbm_share")
+        if value is None or (0 if zero else 1e-9) <= value <= (1 if share else 1e12):
+            continue
+        least = "0 or more" if zero else "above 0"
+        raise InputError(f"{name} = {value}: expected a number {least}{' up to 1' * share}")
+
+
 def setting_of(cfg, machine, assumed):
     """Reads the config.json of both models, no weights."""
+    refuse(machine, assumed)
     def shape(path):
         return room.shape_of(model_config(path), path.rstrip("/").split("/")[-1])
 
@@ -296,10 +377,12 @@ def read(cfg, assumed):
     texts = {}
     for name in ("dev", "test"):
         if is_here(getattr(cfg, name)):
-            texts[name] = [solver.prompt_text(x) for x in load_questions(getattr(cfg, name))]
+            questions = load_questions(getattr(cfg, name))
+            texts[name] = [solver.prompt_text(x, cfg.prompts) for x in questions]
     if reads_documents(cfg) and is_here(cfg.documents):
         documents = load_documents(cfg.documents, cfg.max_chunk_tokens, count)
-        texts["documents"] = [generator.prompt_text(x, cfg.question_type) for x in documents]
+        texts["documents"] = [
+            generator.prompt_text(x, cfg.question_type, cfg.prompts) for x in documents]
 
     known, said = {}, []
     for name, some in texts.items():

@@ -31,11 +31,11 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-import extensions
 import generator
 import solver
 import warmup
 from data import Document, InputError, Question, run_script
+from engine.pools import as_document
 from toy.world import (CARELESS, DAYS, EASY, NAMES, OPENINGS, PLACES, RIDES, SKILLS, TARGET, THINGS,
                        VERBS, WORLDS, ask, draw_claim, draw_fact, draw_facts, note, write_world)
 
@@ -277,7 +277,9 @@ def seeded_lesson(rng):
         rows.append({"question_text": text, "choices": choices, "ground_truth": right})
     new = rows[3]
     shown = [Question(**row) for row in rows[:3]]
-    document = extensions.seeds(shown, 1, 3, rng.random())[0]
+    # the order they are shown in
+    order = random.Random(f"{rng.random()} seeds 0").sample(shown, 3)
+    document = as_document(order, frozenset(question.question_text for question in shown))
 
     if rng.random() < CARELESS["wrong_key"]:
         fact = "triple", [int(x) for x in new["choices"][:3]]

@@ -1,0 +1,85 @@
+"""Ten iterations of the embedded world with a student's function, beside ours.
+
+    python train.py --iterations 10 --eval_every 5 --threads 1 --seed 0
+
+in a copy of the project that has the student's file in the place of ours. Our own curve is
+measured on the same machine once, and kept in the folder of the course.
+"""
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from classroom.course import copy_project, reference, submission
+from classroom.grader import apart
+
+ITERATIONS = 10
+SECONDS = 600
+FLAGS = ["--iterations", str(ITERATIONS), "--eval_every", "5", "--threads", "1", "--seed", "0",
+         "--show_every", "0"]
+# How far below ours the last test accuracy may lie: a rounding can change a token, and from there
+# on a run is another run.
+SLACK = 0.04
+
+
+def run(text, exercise, seconds=SECONDS):
+    """A student's file -> (metrics of the iterations, None) or (None, sentence)."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "project"
+        copy_project(folder)
+        (folder / exercise.FILE).write_text(text, encoding="utf-8")
+        command = [sys.executable, "train.py", *FLAGS, "--run", str(Path(place) / "run")]
+        problem = apart(command, seconds, folder)
+        if problem:
+            return None, problem
+        lines = (Path(place) / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines], None
+
+
+def ours(folder, exercise):
+    """-> metrics of our own ten iterations, measured once for the folder of a course."""
+    kept = Path(folder) / "reference.jsonl"
+    if not kept.exists():
+        metrics, problem = run(reference(exercise.FILE), exercise)
+        if problem:
+            return None, f"our own run did not end: {problem}"
+        unfinished = kept.with_suffix(".part")
+        text = "\n".join(json.dumps(line) for line in metrics)
+        unfinished.write_text(text + "\n", encoding="utf-8")
+        shutil.move(unfinished, kept)
+    lines = kept.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines], None
+
+
+def beside(folder, exercise):
+    """The student's ten iterations and ours -> (right, sentence), lines of the curve."""
+    reference_curve, problem = ours(folder, exercise)
+    if not problem:
+        metrics, problem = run(submission(folder, exercise), exercise)
+    if problem:
+        return (False, problem), []
+
+    expected = curve(reference_curve)
+    found = curve(metrics)
+    lines = [row("iteration", [f"{t}" for t, _ in expected]),
+             row("yours", [f"{100 * x:.1f} %" for _, x in found]),
+             row("ours", [f"{100 * x:.1f} %" for _, x in expected])]
+    if found == expected:
+        return (True, "the same curve as ours"), lines
+    if found[-1][1] < expected[-1][1] - SLACK:
+        return (False, f"the solver ends at {100 * found[-1][1]:.1f} % of the test questions, with "
+                       f"ours at {100 * expected[-1][1]:.1f} %"), lines
+    return (True, "it learns as ours does"), lines
+
+
+def curve(metrics):
+    """Lines of metrics.jsonl -> [(iteration, test accuracy)] where it was tested, the anchor first.
+    """
+    tested = [(line["iteration"], line["test_accuracy"]) for line in metrics
+              if line.get("test_accuracy") is not None]
+    return [(0, metrics[0]["test_accuracy_anchor"])] + tested
+
+
+def row(name, cells):
+    return f"{name:>12}" + "".join(f"{cell:>9}" for cell in cells)

@@ -1,0 +1,115 @@
+"""Rows end to end: a pass without padding, in which every row attends to itself alone.
+
+    rows of lengths 5, 3, 2   --side by side-->  (3, 5) with 5 places of padding
+                              --end to end---->  (1, 10), ends (0, 5, 8, 10)
+
+The ends travel as the attention mask, so that any model passes them on to its layers, also when a
+layer is computed again in the backward pass. On CUDA in bf16 torch's varlen_attn reads them
+(FlashAttention; it has a backward pass and takes fewer key heads than query heads). Anywhere else
+each row goes through plain attention, one after the other: slow, and the same numbers
+(tests/test_varlen.py). The kernel itself has not met a GPU here: tools/gpu_check.py compares.
+
+    code      shape              meaning
+    ends      (R + 1,)           where rows end, int32, from 0 on
+    mask      (1, N, W, R + 1)   ends, expanded: N the longest row, W the window or 1. The kernel
+                                 wants both as Python numbers, and reading them off the device
+                                 would wait for it in every layer
+    query     (1, heads, T, size)  T tokens of all rows; key, value the same
+"""
+from itertools import accumulate, pairwise
+
+import torch
+from torch.nn.attention.varlen import varlen_attn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import repeat_kv
+from transformers.masking_utils import AttentionMaskInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+# What FlashAttention is built for: Ampere and later, heads of at most 256 in steps of 8.
+OLDEST_GPU, LARGEST_HEAD, STEP = (8, 0), 256, 8
+
+
+def wanted(cfg, policy):
+    """Should rows of this role go end to end? (--end_to_end)"""
+    if cfg.end_to_end != "auto":
+        return cfg.end_to_end == "true"
+    if policy.device.type != "cuda" or not policy.bf16:
+        return False
+    config = policy.model.config.get_text_config()
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    fits = size <= LARGEST_HEAD and size % STEP == 0
+    return fits and torch.cuda.get_device_capability(policy.device) >= OLDEST_GPU
+
+
+def accept(model):
+    """Let the model's attention, whichever it is, take such rows.
+
+    -> False if its layers do not look their attention up by name.
+    """
+    if not model._can_set_attn_implementation():
+        return False
+    name = model.config._attn_implementation
+    if name.endswith(" or rows"):
+        return True
+    plain = ALL_ATTENTION_FUNCTIONS[name]
+
+    def attention(module, query, key, value, mask, **words):
+        if mask is not None and mask.dtype == torch.int32:
+            return row_attention(query, key, value, mask, words.get("scaling"))
+        return plain(module, query, key, value, mask, **words)
+
+    AttentionInterface.register(f"{name} or rows", attention)
+    AttentionMaskInterface.register(f"{name} or rows", AttentionMaskInterface()[name])
+    model.set_attn_implementation(f"{name} or rows")
+    return True
+
+
+def row_masks(model, lengths, device):
+    """Lengths of R rows -> what `attention_mask` takes, for each kind of layer."""
+    ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+    config = model.config.get_text_config()
+    full = ends.expand(1, max(lengths), 1, -1)
+
+    # which layers slide: as masks.masks_for has it
+    kinds, window = getattr(config, "layer_types", None), getattr(config, "sliding_window", None)
+    if not window or (kinds and "sliding_attention" not in kinds):
+        return full
+    near = ends.expand(1, max(lengths), window, -1)
+    return {"full_attention": full, "sliding_attention": near} if kinds else near
+
+
+def row_attention(query, key, value, mask, scale):
+    """-> (1, T, heads, size), None: what an attention function of transformers returns."""
+    _, longest, window, _ = mask.shape
+    ends = mask[0, 0, 0]
+    near = window if window > 1 else None
+    if query.is_cuda and value.dtype in (torch.bfloat16, torch.float16):
+        out = by_kernel(query, key, value, ends, longest, near, scale)
+    else:
+        out = by_row(query, key, value, ends.tolist(), near, scale)
+    return out, None
+
+
+def by_kernel(query, key, value, ends, longest, window, scale):
+    # a norm leaves fp32 under autocast, which knows nothing of this kernel
+    q, k, v = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))   # (T, heads, .)
+    behind = -1 if window is None else window - 1
+    out = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scale, window_size=(behind, 0),
+                      enable_gqa=q.shape[1] != k.shape[1])
+    return out[None]
+
+
+def by_row(query, key, value, ends, window, scale):
+    groups = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    parts = []
+    for a, b in pairwise(ends):
+        q, k, v = (x[:, :, a:b] for x in (query, key, value))
+        near = None
+        if window is not None and b - a > window:
+            near = torch.ones(b - a, b - a, dtype=torch.bool, device=q.device)
+            near = near.tril_().triu_(1 - window)
+        parts.append(scaled_dot_product_attention(q, k, v, attn_mask=near, scale=scale,
+                                                  is_causal=near is None))
+    return torch.cat(parts, dim=2).transpose(1, 2)                      # (1, T, heads, size)
