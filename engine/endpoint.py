@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tqdm import tqdm
 
 from data import InputError, shorten
-from engine.models import messages
+from engine.prompts import messages
 
 KEY = "OPENAI_API_KEY"
 # HTTP errors worth another try; so is any from 500 on
@@ -70,7 +70,7 @@ class Endpoint:
             pool.shutdown(cancel_futures=True)
 
     def chat(self, text, fields):
-        """A user message, or (system message, user message) -> (the reply, did it end by itself)."""
+        """A user message, or (system message, user message) -> (reply, did it end by itself)."""
         body = {"model": self.name, "messages": messages(text)} | fields | self.options
         body = {name: value for name, value in body.items() if value is not None}
         reply = self.request("/chat/completions", body)

@@ -27,6 +27,7 @@ from engine.cache import Running
 from engine.flat import Flat
 from engine.logps import TokenLogps, tree_logps
 from engine.packing import Rows, pack
+from engine.prompts import messages
 
 # Their progress bars and warnings of five retries; ours say what is loaded.
 transformers.logging.disable_progress_bar()
@@ -98,13 +99,6 @@ def chat_text(tokenizer, prompt):
     if len(turns) > 1 and not takes_system(tokenizer):
         turns = messages(together)
     return rendered(tokenizer, turns)
-
-
-def messages(prompt):
-    """A user message, or (system message, user message) -> the turns a chat template takes."""
-    texts = [prompt] if isinstance(prompt, str) else prompt
-    return [{"role": role, "content": text}
-            for role, text in zip(("system", "user")[-len(texts):], texts)]
 
 
 def rendered(tokenizer, turns):
