@@ -11,14 +11,15 @@ Our own choices: no smoothing; every axis includes 0; a metric without a value, 
 named instead of drawn. Questions are grouped by skill in the embedded world, elsewhere by their
 documents' files or headings, or, where those do not tell them apart, by their first word.
 """
-import argparse
 import os
 from collections import defaultdict
 from itertools import chain
 
 from data import Question, run_script
 from engine import page
+from engine.arguments import Parser
 from engine.log import duration
+from engine.outputs import file_to_write, folder_to_write
 from toy import truth
 
 # Section: title, what it is about, and its charts: metric, unit (% a share, s seconds, + signed),
@@ -320,8 +321,7 @@ def make(folders, names=None):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("report.py", __doc__)
     parser.add_argument("runs", metavar="RUN", nargs="+", help="run folder; several are overlaid")
     parser.add_argument("--out", metavar="FILE",
                         help="the page; else RUN/report.html, of several compare.html in the first")
@@ -329,6 +329,10 @@ def main(argv=None):
                         help="also write every chart as PNG and SVG there (needs matplotlib)")
     args = parser.parse_args(argv)
 
+    if args.out:
+        file_to_write("--out", args.out)
+    if args.figures:
+        folder_to_write("--figures", args.figures)
     html, k, summaries = make(args.runs)
     # several runs do not take the place of the first one's own page
     name = "report.html" if len(args.runs) == 1 else "compare.html"

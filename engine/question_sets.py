@@ -9,7 +9,6 @@ A benchmark (engine/benchmarks.py) comes from a file of yours, --benchmarks NAME
 --benchmark_files DIR with the authors' file names, else from the authors' files on the hub. Of a
 coding benchmark there are only the results of another tool.
 """
-import argparse
 import json
 import os
 import random
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from config import CHOICES
 from engine.presets import HUB
 from data import InputError, run_script
+from engine.arguments import Parser
 from engine import benchmarks, checkers, coding, flags
 from engine.benchmarks import BENCHMARKS
 from engine.outputs import file_to_write
@@ -186,9 +186,7 @@ def asked(argv, about=None):
 
 def read_arguments(argv, about=None):
     """A list of words, or None for the command line -> its checked arguments. Raises InputError."""
-    parser = argparse.ArgumentParser(
-        prog="evaluate.py", description=about,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("evaluate.py", about)
     add = parser.add_argument
     add("models", nargs="+", metavar="MODEL",
         help="model folder, hub id or short name; compared with the first")
