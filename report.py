@@ -19,7 +19,6 @@ from data import Question, run_script
 from engine import page
 from engine.arguments import Parser
 from engine.log import duration
-from engine.outputs import file_to_write, folder_to_write
 from toy import truth
 
 # Section: title, what it is about, and its charts: metric, unit (% a share, s seconds, + signed),
@@ -329,10 +328,6 @@ def main(argv=None):
                         help="also write every chart as PNG and SVG there (needs matplotlib)")
     args = parser.parse_args(argv)
 
-    if args.out:
-        file_to_write("--out", args.out)
-    if args.figures:
-        folder_to_write("--figures", args.figures)
     html, k, summaries = make(args.runs)
     # several runs do not take the place of the first one's own page
     name = "report.html" if len(args.runs) == 1 else "compare.html"

@@ -1,8 +1,8 @@
 """The command lines of evaluate.py, warmup.py, the studies and the tools: one rule for all of them.
 
     parser = Parser(prog, about)     as argparse; what is wrong is one line and exit code 2
-    parser.parse_args(words)         numbers are within BOUNDS, and the files that --json and
-                                     --figure name can be written
+    parser.parse_args(words)         numbers are within BOUNDS, and what --json, --figure and
+                                     --figures name can be written
 
 Nobody means a number outside of BOUNDS: a thread count that ends in a crash of torch, a million
 answers to each question, a temperature that is no number. Needs no torch.
@@ -12,7 +12,7 @@ import math
 import os
 
 from data import InputError
-from engine.outputs import file_to_write
+from engine.outputs import file_to_write, folder_to_write
 
 # Beyond it, the thread pool of torch takes the process with it.
 MOST_THREADS = 1024
@@ -37,7 +37,6 @@ BOUNDS = {
     "splits": (1, MANY),
     "epochs": (0, MANY),
     "lr": (0, 10),
-    "temperature": (0, 1000),
     "top_k": (0, MOST_SEED),
 }
 FIGURES = (".png", ".svg", ".pdf")
@@ -73,6 +72,8 @@ def check(args):
         path = getattr(args, name, None)
         if path:
             file_to_write(f"--{name}", path)
+    if getattr(args, "figures", None):
+        folder_to_write("--figures", args.figures)
     figure = getattr(args, "figure", None)
     if figure and os.path.splitext(figure)[1].lower() not in FIGURES:
         raise InputError(f"--figure {figure}: expected a name that ends in {', '.join(FIGURES)}")
