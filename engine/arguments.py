@@ -33,6 +33,13 @@ BOUNDS = {
     "rows_at_once": (1, MANY),
     "batch": (1, MANY),
     "iterations": (1, MANY),
+    "questions": (1, MANY),
+    "answers": (1, MANY),
+    "dev": (1, MANY),
+    "repeats": (1, MANY),
+    "rows": (1, MANY),
+    "columns": (1, MANY),
+    "most": (1, MANY),
     "batches": (0, MANY),
     "splits": (1, MANY),
     "epochs": (0, MANY),
@@ -44,7 +51,9 @@ FIGURES = (".png", ".svg", ".pdf")
 
 class Parser(argparse.ArgumentParser):
 
-    def __init__(self, prog=None, about=None):
+    def __init__(self, prog=None, about=None, **bounds):
+        """bounds: {name: (least, most)} of its own, where a name means something else here."""
+        self.bounds = BOUNDS | bounds
         super().__init__(prog=prog, description=about,
                          formatter_class=argparse.RawDescriptionHelpFormatter)
 
@@ -53,17 +62,17 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, words=None):
         args = super().parse_args(words)
-        check(args)
+        check(args, self.bounds)
         return args
 
 
-def check(args):
+def check(args, bounds):
     """Raises InputError for the first number out of range, or file that cannot be written."""
     for name, value in vars(args).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"--{name} {value}: expected a finite number")
-        if name in BOUNDS and isinstance(value, (int, float)):
-            least, most = BOUNDS[name]
+        if name in bounds and isinstance(value, (int, float)):
+            least, most = bounds[name]
             if value < least:
                 raise InputError(f"--{name} {value}: expected at least {least}")
             if value > most:

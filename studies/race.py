@@ -40,6 +40,7 @@ from tqdm import tqdm
 import config
 from engine import flags, presets
 from engine.arguments import Parser
+from engine.outputs import folder_to_write
 from data import InputError
 from studies.standings import agreement, standings, table
 from studies import figures
@@ -569,6 +570,7 @@ def check(args):
     if args.seeds < 1 or args.iterations < 1:
         raise InputError(f"--seeds {args.seeds} --iterations {args.iterations}: "
                          "expected at least 1 of each")
+    folder_to_write("--out", args.out)
     return args
 
 

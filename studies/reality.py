@@ -936,7 +936,7 @@ def parser_of(module, text):
     return Parser(f"python -m {module}", text)
 
 
-def main(argv=None):
+def read_arguments(argv):
     parser = parser_of("studies.reality", __doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run")
     parser.add_argument("--questions", type=int, default=48,
@@ -955,7 +955,11 @@ def main(argv=None):
     if args.questions < 3:
         raise InputError(f"--questions {args.questions}: expected at least 3, "
                          "there is no correlation of fewer")
+    return args
 
+
+def main(argv=None):
+    args = read_arguments(argv)
     report = heading("studies.reality", argv) | {"runs": []}
     for run in args.runs:
         run_states(run, args, report)

@@ -52,6 +52,7 @@ from tools.baselines import (Copying, Skipped, World, bare_passes, centred, cont
 from config import ROOT, Config
 from engine.presets import TOY
 from data import InputError, run_script
+from engine import flags
 from engine.arguments import Parser
 from engine.cache import Running
 from engine.readers import load_documents, load_questions
@@ -705,6 +706,8 @@ def check(args):
         raise InputError("--written_by: an iteration samples its own answers; "
                          "leave one of the two out")
 
+    if not args.size:
+        args.model = flags.find_model("model", args.model)
     args.questions = args.questions or (32 if args.size else 96)
     args.lengths = args.lengths or ("long" if args.size else "toy")
     args.most = args.most or (32 if args.size else 512)

@@ -37,7 +37,7 @@ from tools.baselines import random_groups
 from tools.bench import machine, peak_bytes
 from config import Config
 from data import run_script
-from engine.arguments import Parser
+from engine.arguments import MANY, Parser
 from policy import Policy, pass_loss
 from engine.packing import passes
 
@@ -217,11 +217,15 @@ def sentence(name, x, usual, other):
 
 
 def whole_numbers(text):
-    return [int(x) for x in text.split(",")]
+    """Text of a list with commas -> its numbers; ValueError unless each is 1 or more."""
+    found = [int(x) for x in text.split(",")]
+    if min(found) < 1:
+        raise ValueError
+    return found
 
 
 def read_args(argv):
-    parser = Parser("python -m tools.memory", __doc__)
+    parser = Parser("python -m tools.memory", __doc__, limit=(0, MANY))
     parser.add_argument("--prompts", type=whole_numbers, default=[4096])
     parser.add_argument("--responses", type=whole_numbers, default=[2048, 8192])
     parser.add_argument("--vocabularies", type=whole_numbers, default=[1024, 32768, 151936],
