@@ -32,7 +32,8 @@ import torch
 import generator
 import solver
 from data import Document, Question, run_script
-from engine.models import chat_ids, chat_stop_ids, load_model, text_ids
+from engine.chat import chat_ids, chat_stop_ids, text_ids
+from engine.models import load_model
 from engine.outputs import whole
 from engine.progress import bar
 

@@ -51,7 +51,7 @@ from toy import truth, world
 from data import Document, InputError, Question, Rollout, keep_fitting, run_script, shorten
 from engine.readers import load_documents
 from engine.finished import Finished, digest, model_stamp
-from engine.models import messages
+from engine.chat import messages
 from engine.outputs import file_to_write
 from evaluate import PIECE, columns, percent, sample_answers
 from policy import Policy

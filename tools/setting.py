@@ -28,7 +28,7 @@ from data import InputError
 from engine import hub, room, shard
 from engine.cache import SHARE, rows_that_fit
 from engine.flags import MOST_GPUS, reads_documents
-from engine.models import chat_ids
+from engine.chat import chat_ids
 from engine.packing import Lengths
 from engine.readers import load_documents, load_questions
 from engine.scoring import too_large
