@@ -150,7 +150,9 @@ def compare(models, tests, args, finished, verifier, say=print):
         policy = None
         for test in tests:
             cfg = evaluation_config(args, test.max_tokens)
-            policy = policy or Policy("solver", path, 0.0, cfg)
+            # tried at the lengths of all sets
+            longest = evaluation_config(args, max(test.max_tokens for test in tests))
+            policy = policy or Policy("solver", path, 0.0, longest)
             found, too_long = evaluate(policy, stamp, test, cfg, args.seed, finished, verifier)
             result = summarize(found) | {"too_long": too_long}
             right = percent(result["accuracy"], result["accuracy_error"])

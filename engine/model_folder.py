@@ -27,12 +27,20 @@ OBJECTS = ("generation_config.json", "tokenizer_config.json", "tokenizer.json",
 # Fields that say how large something is that is built, or how many of it.
 SIZES = re.compile(r"(^|_)(size|dim|rank|inner|d_\w+|n_(embd|layers?|heads?)|num_\w*(layers|heads|"
                    r"experts|blocks)|\w*_(layers|heads))$")
+MOST_LAYERS = 10_000
 NEEDED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
 NO_SIZES = re.compile(r"window|chunk|pad|beam|top_k|ngram|_every|sparse")
 
 
-def look(path):
-    """InputError, without the model's name, for what cannot be loaded or trained."""
+def require(path, whole=True):
+    """InputError for what cannot be loaded or trained. whole: are its weights looked at, too?"""
+    try:
+        look(path, whole)
+    except InputError as error:
+        raise InputError(f"model {path}: {error}")
+
+
+def look(path, whole):
     if not os.path.isdir(path):
         # of a hub id that nobody knows, or cannot be reached, the client has the words
         cached_file(path, "config.json")
@@ -45,7 +53,11 @@ def look(path):
     for name in OBJECTS:
         read_object(path, name)
     check_kind(config)
-    check_sizes(config, weights(path))
+    layers = config.get("num_hidden_layers")
+    if isinstance(layers, int) and layers > MOST_LAYERS:
+        raise InputError(f"config.json: num_hidden_layers is {layers}")
+    if whole:
+        check_sizes(config, weights(path))
 
 
 def place(path, name):

@@ -39,7 +39,7 @@ def load_model(path, to_be_cut=False):
     if not os.path.isdir(path):
         hub.look()
     try:
-        model_folder.look(path)
+        model_folder.look(path, whole=True)
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         check_template(tokenizer)
         dtype = torch.bfloat16 if to_be_cut and model_folder.is_stored_in_bf16(path) else (

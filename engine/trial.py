@@ -318,15 +318,22 @@ class Trial:
         return f" ({kind} from {start} on)" if kind else ""
 
     def long(self, longest):
-        """One row as long as the run's may be, and a short one beside it in the cache."""
+        """One row as long as the run's may be, in a tree and behind a short one in the cache."""
         response = min(8, longest // 2)
         prompt = self.text(longest - response)
-        answers = [self.text(response + 1, 5)[1:], self.text(response + 1, 6)[1:]]
+        answer, other = self.text(response + 1, 5)[1:], self.text(response + 1, 6)[1:]
+        own = self.own(prompt + answer, response + 1)                               # (., V)
+
         beyond = f"in rows of up to {longest} tokens its log-probs are not its own"
-        if not self.same(self.in_tree(prompt, answers), self.alone(prompt, answers)):
+        right = own[:-1].gather(1, self.tensor([answer]).T)[:, 0]
+        if not self.same(self.in_tree(prompt, [answer, other])[:response], right):
             return f"{beyond}{self.names()}"
-        prompts = [self.text(2, 3), self.text(longest - 2)]
-        if not self.same(*self.sampled(prompts, self.running())):
+
+        running = self.running()
+        running.join([self.text(2, 3)], [[(0, 0)]])
+        running.join([prompt + answer[:-1]], [[(1, 0)]])
+        running.step(self.tensor([0, answer[-1]]))
+        if not self.same(self.by_head(running.hidden[1]).log_softmax(-1), own[-1]):
             return f"{beyond}, with our cache{self.names()}"
         return None
 

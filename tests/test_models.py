@@ -122,7 +122,7 @@ def test_dropout_that_recomputation_would_turn_on_is_refused(
     OPTForCausalLM(config).save_pretrained(tmp_path / "opt")
     fakes.make_tokenizer().save_pretrained(tmp_path / "opt")
     with pytest.raises(InputError, match="dropout") if grad_checkpoint else nullcontext():
-        make_policy("opt", grad_checkpoint=grad_checkpoint)
+        make_policy("opt", grad_checkpoint=grad_checkpoint, max_prompt_tokens=40)
 
 
 def test_a_model_without_positions_is_refused_at_the_start(make_policy, tmp_path):
