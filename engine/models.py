@@ -58,6 +58,9 @@ def load_model(path, to_be_cut=False):
         if isinstance(error, OSError) and error.errno is not None and line_of(error):
             raise
         why = " ".join(str(error).split())[:200] or type(error).__name__
+        if "scaled_dot_product_attention" in why:
+            raise InputError(f"model {path}: its layers cannot use the attention that is trained "
+                             "with here (torch's scaled_dot_product_attention)")
         raise InputError(f"model {path}: cannot be loaded as a Hugging Face model folder or hub id "
                          f"({why})")
     # eval: dropout would make log-probs differ from the sampler's
