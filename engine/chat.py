@@ -26,7 +26,7 @@ except ImportError:
 UNFIT = (TemplateError, ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError,
          TypeError, ValueError)
 # A template's first rendering: seconds, and bytes beside those that are in use.
-SECONDS, ROOM = 5, 2 ** 30
+SECONDS, ROOM = 5, 2 ** 28
 # Stands for what somebody says, where a template is tried.
 MARKER = "INFUSER"
 

@@ -41,7 +41,9 @@ def require(path, whole=True):
 
 
 def look(path, whole):
-    if not os.path.isdir(path):
+    if os.path.isdir(path):
+        refuse_pipes(path)
+    else:
         # of a hub id that nobody knows, or cannot be reached, the client has the words
         cached_file(path, "config.json")
     if place(path, "adapter_config.json"):
@@ -60,11 +62,18 @@ def look(path, whole):
         check_sizes(config, weights(path))
 
 
+def refuse_pipes(path):
+    """Whoever opens a pipe waits for somebody at its other end."""
+    for entry in os.scandir(path):
+        if os.path.exists(entry.path) and not (entry.is_file() or entry.is_dir()):
+            raise InputError(f"{entry.name} is neither a file nor a folder")
+
+
 def place(path, name):
     """A file of a model folder or hub id -> where it lies, or None."""
     if os.path.isdir(path):
         full = os.path.join(path, name)
-        return full if os.path.exists(full) else None
+        return full if os.path.isfile(full) else None
     return cached_file(path, name, _raise_exceptions_for_missing_entries=False,
                        _raise_exceptions_for_connection_errors=False)
 
@@ -77,10 +86,12 @@ def read_object(path, name):
     try:
         with open(full, encoding="utf-8") as f:
             found = json.load(f)
+    except OSError as error:
+        raise InputError(f"{name} cannot be read ({error.strerror})")
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name} is no JSON ({' '.join(str(error).split())[:80]})")
     if not isinstance(found, dict):
-        what = {list: "a list", type(None): "null"}.get(type(found), type(found).__name__)
+        what = {list: "a list", str: "a text", type(None): "null"}.get(type(found), "a number")
         raise InputError(f"{name} holds {what}, expected an object")
     return found
 

@@ -5,6 +5,7 @@ never asked about. What its folder may hold: engine/model_folder.py. Whether it 
 trained here: engine/trial.py.
 """
 import copy
+import functools
 import importlib
 import logging
 import os
@@ -14,16 +15,20 @@ from importlib.util import find_spec
 import torch
 import transformers
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from data import InputError, line_of
 from engine import hub, model_folder, ranks
 from engine.chat import check_template, encoded
 
-# Their progress bars and warnings of five retries; ours say what is loaded.
+# Their progress bars, tables of weights and warnings of five retries; ours say what is loaded.
 transformers.logging.disable_progress_bar()
+transformers.logging.set_verbosity(logging.CRITICAL)
 logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+
+# So many more embeddings than tokens are no filling up to a round number.
+MANY = 1.25
 
 
 # ---------------------------------------------------------------- from a folder or the hub
@@ -44,11 +49,16 @@ def load_model(path, to_be_cut=False):
         check_template(tokenizer)
         dtype = torch.bfloat16 if to_be_cut and model_folder.is_stored_in_bf16(path) else (
             torch.float32)
+        # sizes that differ are ours to tell
         model, info = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, use_safetensors=True, attn_implementation="sdpa",
-            output_loading_info=True, trust_remote_code=False)
+            output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False)
+        if getattr(model.config, "auto_map", None):
+            note(f"note: model {path}: its own code (auto_map) is not run; {type(model).__name__} "
+                 "of transformers computes it")
         check_weights(model, info)
         check_vocabulary(model, tokenizer)
+        mend_generation_config(model)
     except InputError as error:
         raise InputError(f"model {path}: {error}")
     except MemoryError:
@@ -69,6 +79,9 @@ def load_model(path, to_be_cut=False):
 
 def check_weights(model, info):
     """All weights are there, none is left over that a layer of this kind would have, all finite."""
+    for name, in_files, in_model in sorted(info["mismatched_keys"]):
+        raise InputError(f"{name} has the shape {tuple(in_files)}, and {tuple(in_model)} by "
+                         "config.json")
     missing = sorted(info["missing_keys"])
     # transformers would fill them with noise
     if missing:
@@ -85,6 +98,17 @@ def check_weights(model, info):
         # a sum may overflow
         if not p.sum().isfinite() and not p.isfinite().all():
             raise InputError(f"its weights are not finite: {name} holds NaN or infinity")
+
+
+def mend_generation_config(model):
+    """Settings of generate() that contradict each other go: a model with them cannot be saved."""
+    before = model.generation_config
+    try:
+        before.validate(strict=True)
+    except ValueError:
+        ids = {name: getattr(before, name)
+               for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        model.generation_config = GenerationConfig(**ids)
 
 
 def unnumbered(name):
@@ -104,6 +128,17 @@ def check_vocabulary(model, tokenizer):
         last, token = max(beyond)
         raise InputError(f"its tokenizer has tokens that the model lacks: {token!r} is number "
                          f"{last}, and there are {rows} embeddings")
+    # up to a round number is usual
+    if rows > MANY * len(tokenizer):
+        note(f"note: model {model.name_or_path}: {rows} embeddings for the {len(tokenizer)} tokens "
+             "of its tokenizer; is it another model's?")
+
+
+@functools.cache
+def note(line):
+    """Said once, by one rank."""
+    if ranks.is_main():
+        tqdm.write(line)
 
 
 # ---------------------------------------------------------------- where it lives
