@@ -27,6 +27,7 @@ OBJECTS = ("generation_config.json", "tokenizer_config.json", "tokenizer.json",
 # Fields that say how large something is that is built, or how many of it.
 SIZES = re.compile(r"(^|_)(size|dim|rank|inner|d_\w+|n_(embd|layers?|heads?)|num_\w*(layers|heads|"
                    r"experts|blocks)|\w*_(layers|heads))$")
+RECURRENT = re.compile(r"mamba|rwkv|xlstm|recurrent")
 MOST_LAYERS = 10_000
 NEEDED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
 NO_SIZES = re.compile(r"window|chunk|pad|beam|top_k|ngram|_every|sparse")
@@ -113,6 +114,9 @@ def check_kind(config):
         raise InputError(f"transformers has no model_type {kind!r}{more}")
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise InputError(f"model_type {kind!r} is no causal language model of transformers")
+    if RECURRENT.search(kind):
+        raise InputError(f"recurrent layers ({kind}), which carry state from one packed answer "
+                         "into the next; not supported")
     # with a class of transformers it can be loaded without that code
     shipped = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]
     shipped = [shipped] if isinstance(shipped, str) else shipped

@@ -19,12 +19,12 @@ import torch
 
 from data import InputError, Rollout
 from engine import attention, varlen
-from engine.cache import Running
+from engine.cache import Running, token_bytes
 from engine.flat import Flat
 from engine.logps import TokenLogps, tree_logps
 from engine.masks import masks_for
 from engine.models import copy_with, layers_of
-from engine.packing import Rows, pack
+from engine.packing import Rows, attention_width, pack
 
 # What a forward pass of a model that is not ours raises.
 UNFIT = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError,
@@ -99,6 +99,7 @@ def refused(policy, cfg):
     longest = cfg.max_prompt_tokens + cfg.max_response_tokens
     try:
         # layers of other kinds may carry state from one packed answer into the next
+        one_size(policy.model.config)
         why = layer_kinds(policy.model) or positions(policy.model, longest)
         return why or lines(policy, cfg, longest)
     except torch.OutOfMemoryError:
@@ -106,6 +107,12 @@ def refused(policy, cfg):
     except UNFIT as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         return f"its layers do not take trees and our cache ({reason})"
+
+
+def one_size(config):
+    """All layers have heads of one size: some configs raise where that is asked."""
+    attention_width(config.get_text_config())
+    token_bytes(config, 4)
 
 
 def layer_kinds(model):

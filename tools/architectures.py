@@ -73,6 +73,14 @@ SMALL = {
     "attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "dropout": 0.0,
     "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
+# What these leave open, or derive from other sizes.
+OFTEN_NONE = ("head_dim", "num_key_value_heads", "n_routed_experts", "moe_intermediate_size")
+BESIDE = {
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "mamba2": {"num_heads": 4, "head_dim": 16}}
+
 
 # ---------------------------------------------------------------- small random models
 
@@ -84,12 +92,16 @@ def small_config(kind):
     words = sizes(known)
     if isinstance(known.get("text_config"), dict):
         words["text_config"] = sizes(known["text_config"])
-    return make(**words)
+    return make(**words | BESIDE.get(kind, {}))
 
 
 def sizes(known):
     """What a config of this kind says by default -> what the small one says."""
-    words = {name: SMALL[name] for name in known if name in SMALL and known[name] is not None}
+    words = {name: SMALL[name] for name in known
+             if name in SMALL and (known[name] is not None or name in OFTEN_NONE)}
+    if "kv_lora_rank" in known:
+        # latent attention: as many heads of keys as of queries
+        words["num_key_value_heads"] = 4
     for name in ("layer_types", "layers_block_type", "mlp_layer_types"):
         kinds = known.get(name)
         if isinstance(kinds, list) and kinds:
