@@ -9,8 +9,10 @@ from transformers import Olmo3Config, Olmo3ForCausalLM, Qwen3Config, Qwen3ForCau
 
 import fakes
 from data import InputError
-from engine import models
-from engine.models import chat_ids, chat_stop_ids, chat_text, check_model, load_model
+from engine import model_folder, models, trial
+from engine.chat import chat_ids, chat_stop_ids, chat_text
+from engine.models import load_model
+from engine.trial import check_model
 from fakes import END, EOS, V
 
 
@@ -120,7 +122,7 @@ def test_dropout_that_recomputation_would_turn_on_is_refused(
     OPTForCausalLM(config).save_pretrained(tmp_path / "opt")
     fakes.make_tokenizer().save_pretrained(tmp_path / "opt")
     with pytest.raises(InputError, match="dropout") if grad_checkpoint else nullcontext():
-        make_policy("opt", grad_checkpoint=grad_checkpoint)
+        make_policy("opt", grad_checkpoint=grad_checkpoint, max_prompt_tokens=40)
 
 
 def test_a_model_without_positions_is_refused_at_the_start(make_policy, tmp_path):
@@ -177,10 +179,10 @@ def test_a_model_of_many_files_is_asked_for_all_of_them(make_policy, tmp_path):
     model = fakes.make_model("untied").bfloat16()
     model.save_pretrained(tmp_path / "many", max_shard_size="8KB")
     assert len(list((tmp_path / "many").glob("*.safetensors"))) > 2
-    assert models.is_stored_in_bf16(str(tmp_path / "many"))
+    assert model_folder.is_stored_in_bf16(str(tmp_path / "many"))
     last = sorted((tmp_path / "many").glob("*.safetensors"))[-1]
     save_file({name: t.float() for name, t in load_file(last).items()}, last)
-    assert not models.is_stored_in_bf16(str(tmp_path / "many"))
+    assert not model_folder.is_stored_in_bf16(str(tmp_path / "many"))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for memory")
@@ -211,7 +213,7 @@ def private_memory():
 @pytest.mark.parametrize("kind", ["stored", "window", "windows"])
 def test_the_shortened_model_is_the_models_first_layers_in_fp32(make_policy, kind):
     policy, _ = make_policy(kind)
-    short = models.shortened(policy.model.bfloat16())
+    short = trial.shortened(policy.model.bfloat16())
     assert {p.dtype for p in short.parameters()} == {torch.float32}
     ids = torch.tensor([[7, 8, 9, 10, 11, 12, 13]])
     exact = policy.model.float()
@@ -226,7 +228,7 @@ def test_a_longer_model_is_shortened_to_as_many_layers_as_have_all_kinds():
         num_attention_heads=4, num_key_value_heads=2, sliding_window=4, layer_types=kinds,
         bos_token_id=None, eos_token_id=EOS, pad_token_id=0)
     model = Olmo3ForCausalLM(config).eval().bfloat16()
-    short = models.shortened(model)
+    short = trial.shortened(model)
     assert len(models.layers_of(short)) == 4 and len(models.layers_of(model)) == 6
     assert short(torch.tensor([[1, 2, 3]])).logits.isfinite().all()
     assert model.config.num_hidden_layers == 6
