@@ -197,7 +197,7 @@ def questions_of(written):
     for x in written["questions"]:
         fields = {name: value for name, value in x.items() if name != "document"}
         # a list after JSON: another fingerprint than before, and all would be answered again
-        fields["aliases"] = tuple(fields["aliases"])
+        fields["aliases"] = tuple(fields.get("aliases", ()))
         questions.append(Question(**fields))
     return questions
 
