@@ -237,7 +237,7 @@ GLANCE_CHARS = 300
 
 
 def glance(answer, truth):
-    """decide() without algebra and without a long text: True, False, or None for a worker's turn."""
+    """decide() of short texts without algebra: True, False, or None where a worker is needed."""
     if answer is None or answer == truth or len(answer) > MAX_CHARS:
         return decide(answer, truth)
     return decide(answer, truth) if max(len(answer), len(truth)) <= GLANCE_CHARS else None
