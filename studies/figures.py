@@ -48,6 +48,7 @@ CURVES_PANELS = {
 }
 OF_REPORTS = ("gains", "categories", "radar", "passk", "length")
 RACE_FILE = "the race.json of studies.race"
+QUALITY_FILE = "the file of tools.quality --json"
 
 
 # ---------------------------------------------------------------- the race
@@ -204,6 +205,8 @@ def lines_of(run):
         raise InputError(f"{path}: a line that is not JSON, expected a run's own file") from None
     if not lines:
         raise InputError(f"{path}: is empty, expected a run that has ended an iteration")
+    if not all(isinstance(line, dict) and "iteration" in line for line in lines):
+        raise InputError(f"{path}: a line without an iteration, expected a run's own file")
     return lines
 
 
@@ -281,17 +284,32 @@ def curves(plt, words):
     methods = {}
     for word in words:
         label, found = sources(word)
+        if label in methods:
+            raise InputError(f"{word}: {label!r} stands for other runs already, expected another "
+                             "label")
         methods[label] = found
     return draw_curves(plt, methods)
 
 
 def quality(plt, words):
-    found = read_json(only(words), "the file of tools.quality --json", "iterations")
-    return pictures.quality(plt, found["iterations"])
+    file = only(words)
+    rows = read_json(file, QUALITY_FILE, "iterations")["iterations"]
+    if not isinstance(rows, list):
+        raise InputError(f"{file}: iterations is not a list, expected {QUALITY_FILE}")
+    for row in rows:
+        if not isinstance(row, dict) or not {"iteration", "accuracy", "swg"} <= set(row):
+            raise InputError(f"{file}: an iteration without accuracy or swg, expected "
+                             f"{QUALITY_FILE}")
+    return pictures.quality(plt, rows)
 
 
 def ablations(plt, words):
-    return pictures.ablations(plt, read_json(only(words), RACE_FILE, "arms"))
+    file = only(words)
+    race = read_json(file, RACE_FILE, "arms")
+    for arm, found in race["arms"].items():
+        if not isinstance(found, dict) or "mean" not in (found.get("final") or ()):
+            raise InputError(f"{file}: arm {arm!r} has no final accuracy, expected {RACE_FILE}")
+    return pictures.ablations(plt, race)
 
 
 def of_report(plt, what, words):

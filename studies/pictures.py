@@ -79,6 +79,9 @@ def methods_of(words, models, path):
         label, given, names = word.partition("=")
         if not given or not label or not names:
             raise InputError(f"{word}: expected LABEL=MODEL,MODEL with models of {path}")
+        if label in methods:
+            raise InputError(f"{word}: {label!r} stands for other models already, expected "
+                             "another label")
         methods[label] = names.split(",")
         for name in methods[label]:
             if name not in models:
@@ -200,7 +203,9 @@ def radar(plt, report, methods):
     ax.set_theta_offset(math.pi / 2)
     ax.set_xticks(angles, [short(name) for name in names])
     ax.tick_params(axis="x", pad=10)
-    ax.set_ylim(0, min(100, 10 * math.ceil(highest / 10)))
+    highest = min(100, 10 * math.ceil(highest / 10))
+    ax.set_ylim(0, highest)
+    ax.set_yticks(range(20, highest + 1, 20))
     ax.set_rlabel_position(180 / len(names))
     ax.grid(alpha=0.35)
     ax.set_title("accuracy (%) by benchmark family", fontsize=9, pad=18)
@@ -271,14 +276,13 @@ def length(plt, report, methods):
 
 def quality(plt, rows):
     """The rows of quality.json -> accuracies on the left, the strong-against-weak gap right."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.2, 3))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.2, 3.2))
     iterations = [row["iteration"] for row in rows]
     for name, title in SOLVERS.items():
         if name in rows[0]["accuracy"]:
             with_band(left, iterations, [row["accuracy"][name] for row in rows],
                       *SOLVER_LOOKS[name], title)
     tidy(left, "right by the generator's key (%)")
-    left.legend(frameon=False, fontsize=8)
 
     gap = next(iter(rows[0]["swg"]))
     with_band(right, iterations, [row["swg"][gap] for row in rows], "#0072B2", "-", None)
@@ -286,7 +290,9 @@ def quality(plt, rows):
     tidy(right, f"strong-against-weak gap: {gap} less base (points)")
     for ax in (left, right):
         ax.set_xlabel("iteration of the generator")
-    figure.tight_layout()
+    figure.legend(*left.get_legend_handles_labels(), loc="lower center", ncols=4, frameon=False,
+                  fontsize=8.5, handlelength=3)
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
     return figure
 
 
