@@ -225,10 +225,17 @@ def smooth(values, width=5):
     return [sum(window) / len(window) for window in windows]
 
 
+def all_have(methods, metric):
+    """Has every method a value of this metric?"""
+    for found in methods.values():
+        if not any(iterations for iterations, _ in found.get(metric, ())):
+            return False
+    return True
+
+
 def draw_curves(plt, methods):
     """{label: {metric: curves}} -> the figure."""
-    shown = [metric for metric in CURVES_PANELS
-             if all(any(t for t, _ in found.get(metric, ())) for found in methods.values())]
+    shown = [metric for metric in CURVES_PANELS if all_have(methods, metric)]
     if "valid_accuracy" in shown and "test_accuracy" in shown:
         shown.remove("test_accuracy")
     if not shown:
@@ -251,7 +258,9 @@ def draw_seeds(ax, curves, colour, dash, label):
 
     by_seed = [dict(zip(iterations, values)) for iterations, values in curves]
     common = sorted(set(by_seed[0]).intersection(*by_seed[1:]))
-    found = [interval([seed[t] for seed in by_seed]) for t in common]
+    found = []
+    for t in common:
+        found.append(interval([seed[t] for seed in by_seed]))
     ax.plot(common, [x["mean"] for x in found], color=colour, linestyle=dash, linewidth=2,
             label=label)
     if len(curves) > 1:

@@ -1,4 +1,4 @@
-"""Figures like the authors', from files with numbers: reports of evaluate.py, race.json, quality.json.
+"""Figures like the authors', from files of numbers: reports of evaluate.py, race and quality.json.
 
     report    the file of `evaluate.py --json`: its first model is the base
     methods   {label: [model, ...]}, the models of one method, a seed each
@@ -94,7 +94,8 @@ def methods_of(words, models, path):
 
 def values(one, models, name="accuracy"):
     """A set's (or group's) part of a report -> the known numbers of these models."""
-    return [x for x in (one[model].get(name) for model in models) if x is not None]
+    found = [one[model].get(name) for model in models]
+    return [x for x in found if x is not None]
 
 
 def mean(numbers):
@@ -228,7 +229,7 @@ def passk(plt, report, methods):
     for ax, (name, one) in zip(axes.flat, sets.items()):
         ks = powers_of_two(one["samples"])
         for i, (label, models) in enumerate(methods.items()):
-            curves = [[pass_at(one["models"][model], k) for k in ks] for model in models]
+            curves = [pass_at(one["models"][model], ks) for model in models]
             lines_of_seeds(ax, ks, curves, *look(label, i), label)
         ax.set_xscale("log", base=2)
         ax.set_xticks(ks, [str(k) for k in ks])
@@ -239,9 +240,10 @@ def passk(plt, report, methods):
     return figure
 
 
-def pass_at(found, k):
-    x = found.get(f"pass@{k}")
-    return math.nan if x is None else 100 * x
+def pass_at(found, ks):
+    """A model's part of a set -> its pass@k in percent, nan where it has none."""
+    shares = [found.get(f"pass@{k}") for k in ks]
+    return [math.nan if x is None else 100 * x for x in shares]
 
 
 def lines_of_seeds(ax, x, curves, colour, dash, label):
