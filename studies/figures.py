@@ -48,6 +48,7 @@ CURVES_PANELS = {
 }
 OF_REPORTS = ("gains", "categories", "radar", "passk", "length")
 RACE_FILE = "the race.json of studies.race"
+QUALITY_FILE = "the file of tools.quality --json"
 
 
 # ---------------------------------------------------------------- the race
@@ -204,6 +205,8 @@ def lines_of(run):
         raise InputError(f"{path}: a line that is not JSON, expected a run's own file") from None
     if not lines:
         raise InputError(f"{path}: is empty, expected a run that has ended an iteration")
+    if not all(isinstance(line, dict) and "iteration" in line for line in lines):
+        raise InputError(f"{path}: a line without an iteration, expected a run's own file")
     return lines
 
 
@@ -222,10 +225,17 @@ def smooth(values, width=5):
     return [sum(window) / len(window) for window in windows]
 
 
+def all_have(methods, metric):
+    """Has every method a value of this metric?"""
+    for found in methods.values():
+        if not any(iterations for iterations, _ in found.get(metric, ())):
+            return False
+    return True
+
+
 def draw_curves(plt, methods):
     """{label: {metric: curves}} -> the figure."""
-    shown = [metric for metric in CURVES_PANELS
-             if all(any(t for t, _ in found.get(metric, ())) for found in methods.values())]
+    shown = [metric for metric in CURVES_PANELS if all_have(methods, metric)]
     if "valid_accuracy" in shown and "test_accuracy" in shown:
         shown.remove("test_accuracy")
     if not shown:
@@ -248,7 +258,9 @@ def draw_seeds(ax, curves, colour, dash, label):
 
     by_seed = [dict(zip(iterations, values)) for iterations, values in curves]
     common = sorted(set(by_seed[0]).intersection(*by_seed[1:]))
-    found = [interval([seed[t] for seed in by_seed]) for t in common]
+    found = []
+    for t in common:
+        found.append(interval([seed[t] for seed in by_seed]))
     ax.plot(common, [x["mean"] for x in found], color=colour, linestyle=dash, linewidth=2,
             label=label)
     if len(curves) > 1:
@@ -281,17 +293,32 @@ def curves(plt, words):
     methods = {}
     for word in words:
         label, found = sources(word)
+        if label in methods:
+            raise InputError(f"{word}: {label!r} stands for other runs already, expected another "
+                             "label")
         methods[label] = found
     return draw_curves(plt, methods)
 
 
 def quality(plt, words):
-    found = read_json(only(words), "the file of tools.quality --json", "iterations")
-    return pictures.quality(plt, found["iterations"])
+    file = only(words)
+    rows = read_json(file, QUALITY_FILE, "iterations")["iterations"]
+    if not isinstance(rows, list):
+        raise InputError(f"{file}: iterations is not a list, expected {QUALITY_FILE}")
+    for row in rows:
+        if not isinstance(row, dict) or not {"iteration", "accuracy", "swg"} <= set(row):
+            raise InputError(f"{file}: an iteration without accuracy or swg, expected "
+                             f"{QUALITY_FILE}")
+    return pictures.quality(plt, rows)
 
 
 def ablations(plt, words):
-    return pictures.ablations(plt, read_json(only(words), RACE_FILE, "arms"))
+    file = only(words)
+    race = read_json(file, RACE_FILE, "arms")
+    for arm, found in race["arms"].items():
+        if not isinstance(found, dict) or "mean" not in (found.get("final") or ()):
+            raise InputError(f"{file}: arm {arm!r} has no final accuracy, expected {RACE_FILE}")
+    return pictures.ablations(plt, race)
 
 
 def of_report(plt, what, words):

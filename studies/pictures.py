@@ -1,4 +1,4 @@
-"""Figures like the authors', from files with numbers: reports of evaluate.py, race.json, quality.json.
+"""Figures like the authors', from files of numbers: reports of evaluate.py, race and quality.json.
 
     report    the file of `evaluate.py --json`: its first model is the base
     methods   {label: [model, ...]}, the models of one method, a seed each
@@ -79,6 +79,9 @@ def methods_of(words, models, path):
         label, given, names = word.partition("=")
         if not given or not label or not names:
             raise InputError(f"{word}: expected LABEL=MODEL,MODEL with models of {path}")
+        if label in methods:
+            raise InputError(f"{word}: {label!r} stands for other models already, expected "
+                             "another label")
         methods[label] = names.split(",")
         for name in methods[label]:
             if name not in models:
@@ -91,7 +94,8 @@ def methods_of(words, models, path):
 
 def values(one, models, name="accuracy"):
     """A set's (or group's) part of a report -> the known numbers of these models."""
-    return [x for x in (one[model].get(name) for model in models) if x is not None]
+    found = [one[model].get(name) for model in models]
+    return [x for x in found if x is not None]
 
 
 def mean(numbers):
@@ -200,7 +204,9 @@ def radar(plt, report, methods):
     ax.set_theta_offset(math.pi / 2)
     ax.set_xticks(angles, [short(name) for name in names])
     ax.tick_params(axis="x", pad=10)
-    ax.set_ylim(0, min(100, 10 * math.ceil(highest / 10)))
+    highest = min(100, 10 * math.ceil(highest / 10))
+    ax.set_ylim(0, highest)
+    ax.set_yticks(range(20, highest + 1, 20))
     ax.set_rlabel_position(180 / len(names))
     ax.grid(alpha=0.35)
     ax.set_title("accuracy (%) by benchmark family", fontsize=9, pad=18)
@@ -223,7 +229,7 @@ def passk(plt, report, methods):
     for ax, (name, one) in zip(axes.flat, sets.items()):
         ks = powers_of_two(one["samples"])
         for i, (label, models) in enumerate(methods.items()):
-            curves = [[pass_at(one["models"][model], k) for k in ks] for model in models]
+            curves = [pass_at(one["models"][model], ks) for model in models]
             lines_of_seeds(ax, ks, curves, *look(label, i), label)
         ax.set_xscale("log", base=2)
         ax.set_xticks(ks, [str(k) for k in ks])
@@ -234,9 +240,10 @@ def passk(plt, report, methods):
     return figure
 
 
-def pass_at(found, k):
-    x = found.get(f"pass@{k}")
-    return math.nan if x is None else 100 * x
+def pass_at(found, ks):
+    """A model's part of a set -> its pass@k in percent, nan where it has none."""
+    shares = [found.get(f"pass@{k}") for k in ks]
+    return [math.nan if x is None else 100 * x for x in shares]
 
 
 def lines_of_seeds(ax, x, curves, colour, dash, label):
@@ -271,14 +278,13 @@ def length(plt, report, methods):
 
 def quality(plt, rows):
     """The rows of quality.json -> accuracies on the left, the strong-against-weak gap right."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.2, 3))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.2, 3.2))
     iterations = [row["iteration"] for row in rows]
     for name, title in SOLVERS.items():
         if name in rows[0]["accuracy"]:
             with_band(left, iterations, [row["accuracy"][name] for row in rows],
                       *SOLVER_LOOKS[name], title)
     tidy(left, "right by the generator's key (%)")
-    left.legend(frameon=False, fontsize=8)
 
     gap = next(iter(rows[0]["swg"]))
     with_band(right, iterations, [row["swg"][gap] for row in rows], "#0072B2", "-", None)
@@ -286,7 +292,9 @@ def quality(plt, rows):
     tidy(right, f"strong-against-weak gap: {gap} less base (points)")
     for ax in (left, right):
         ax.set_xlabel("iteration of the generator")
-    figure.tight_layout()
+    figure.legend(*left.get_legend_handles_labels(), loc="lower center", ncols=4, frameon=False,
+                  fontsize=8.5, handlelength=3)
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
     return figure
 
 
