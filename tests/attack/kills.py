@@ -31,24 +31,23 @@ def run(tally, seed, long, folder):
     differ = runs.differences(folder / "first", whole)
     tally.add("loss" if differ else "right", "nobody disturbed it", str(differ))
 
-    at_random(tally, seed, 40 if long else 1, words, whole, seconds, folder)
-    for n in range(1, 9 if long else 2):
+    # in rounds, so that a campaign that is cut short has some of each
+    for i in range(12 if long else 1):
+        at_random(tally, seed, range(3 * i, 3 * i + 3 if long else 1), words, whole, seconds, folder)
         for module, function in MOMENTS[::1 if long else 3]:
-            path = folder / f"{function}-{n}"
-            runs.ended(runs.begin(words, path, die=(module, function, n)))
-            runs.verdict(tally, f"SIGKILL in call {n} of {function}", words, path, whole)
-    asked(tally, seed, 12 if long else 1, words, whole, seconds, folder)
-    for i in range(6 if long else 1):
+            path = folder / f"{function}-{i + 1}"
+            runs.ended(runs.begin(words, path, die=(module, function, i + 1)))
+            runs.verdict(tally, f"SIGKILL in call {i + 1} of {function}", words, path, whole)
+        asked(tally, seed, i, words, whole, seconds, folder)
         stopped(tally, seed, i, words, whole, seconds, folder)
-    for i in range(8 if long else 1):
         of_ranks(tally, seed, i, words, seconds, folder)
-    if long:
-        while_importing(tally, seed, words, whole, folder)
+        if long:
+            while_importing(tally, seed, i, words, whole, folder)
 
 
-def at_random(tally, seed, n, words, whole, seconds, folder):
+def at_random(tally, seed, numbers, words, whole, seconds, folder):
     """SIGKILL two times in a row."""
-    for i in range(n):
+    for i in numbers:
         rng, path = mutators.seeded(seed, "kill", i), folder / f"kill-{i}"
         moments = []
         for _ in range(2):
@@ -60,27 +59,25 @@ def at_random(tally, seed, n, words, whole, seconds, folder):
         runs.verdict(tally, f"{i}: SIGKILL after {moments}", words, path, whole)
 
 
-def asked(tally, seed, n, words, whole, seconds, folder):
+def asked(tally, seed, i, words, whole, seconds, folder):
     """SIGTERM, SIGINT once and twice."""
-    for i in range(n):
-        for number, times in ((signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGINT, 2)):
-            rng = mutators.seeded(seed, "asked", i, number, times)
-            path = folder / f"asked-{i}-{number.name}-{times}"
-            process = runs.begin(words, path)
-            # once its own handlers are there; before, Python's are
-            process.join(rng.uniform(0.3, 1) * seconds)
-            for _ in range(times):
-                if process.is_alive():
-                    os.kill(process.pid, number)
-                    time.sleep(0.1)
-            code = runs.ended(process, SECONDS)
-            what = f"{i}: {number.name} {times} times"
-            if code is None:
-                tally.add("hang", what, runs.output(path))
-                continue
-            if code not in (0, CODES[number], -number):
-                tally.add("traceback", what, f"exit code {code}: {runs.output(path)}")
-                continue
+    for number, times in ((signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGINT, 2)):
+        rng = mutators.seeded(seed, "asked", i, number, times)
+        path = folder / f"asked-{i}-{number.name}-{times}"
+        process = runs.begin(words, path)
+        # once its own handlers are there; before, Python's are
+        process.join(rng.uniform(0.3, 1) * seconds)
+        for _ in range(times):
+            if process.is_alive():
+                os.kill(process.pid, number)
+                time.sleep(0.1)
+        code = runs.ended(process, SECONDS)
+        what = f"{i}: {number.name} {times} times"
+        if code is None:
+            tally.add("hang", what, runs.output(path))
+        elif code not in (0, CODES[number], -number):
+            tally.add("traceback", what, f"exit code {code}: {runs.output(path)}")
+        else:
             runs.verdict(tally, what, words, path, whole)
 
 
@@ -130,21 +127,20 @@ def of_ranks(tally, seed, i, words, seconds, folder):
     tally.add("loss" if differ else "right", what, f"{differ[:5]} {runs.output(path)}")
 
 
-def while_importing(tally, seed, words, whole, folder):
-    """Signals before the run's own code has begun: nothing is there yet that could be lost."""
-    for i in range(6):
-        rng, path = mutators.seeded(seed, "import", i), folder / f"import-{i}"
-        number = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)[i % 3]
-        with open(f"{path}.output", "w") as f:
-            command = [sys.executable, "train.py", *map(str, words), "--run", str(path)]
-            process = subprocess.Popen(command, stdout=f, stderr=f, cwd=ROOT)
-        time.sleep(rng.uniform(0.05, 3))
-        process.send_signal(number)
-        what = f"{i}: {number.name} during the imports"
-        try:
-            process.wait(SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            tally.add("hang", what)
-            continue
-        runs.verdict(tally, what, words, path, whole)
+def while_importing(tally, seed, i, words, whole, folder):
+    """A signal before the run's own code has begun: nothing is there yet that could be lost."""
+    rng, path = mutators.seeded(seed, "import", i), folder / f"import-{i}"
+    number = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)[i % 3]
+    with open(f"{path}.output", "w") as f:
+        command = [sys.executable, "train.py", *map(str, words), "--run", str(path)]
+        process = subprocess.Popen(command, stdout=f, stderr=f, cwd=ROOT)
+    time.sleep(rng.uniform(0.05, 3))
+    process.send_signal(number)
+    what = f"{i}: {number.name} during the imports"
+    try:
+        process.wait(SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        tally.add("hang", what)
+        return
+    runs.verdict(tally, what, words, path, whole)

@@ -1,7 +1,9 @@
 """How an attack ended, and the tally of many: `attempt`, `Tally`, `table`."""
 import collections
 import contextlib
+import math
 import signal
+import time
 import traceback
 
 ALLOWED = ("right", "one line")
@@ -18,11 +20,20 @@ class Loss(Exception):
     """What came out is not what is true of the input."""
 
 
-class Tally:
-    """The outcomes of one kind of attack, with what each forbidden one was."""
+class OutOfTime(BaseException):
+    """The minutes of a kind of attack are over; what was tried counts."""
 
-    def __init__(self, kind):
+
+class Tally:
+    """The outcomes of one kind of attack, with what each forbidden one was.
+
+    minutes: add raises OutOfTime after so many.
+    """
+
+    def __init__(self, kind, minutes=math.inf):
         self.kind = kind
+        self.until = time.monotonic() + 60 * minutes
+        self.whole = False
         self.counts = collections.Counter()
         self.seconds = 0.0
         self.bad = []
@@ -31,6 +42,8 @@ class Tally:
         self.counts[outcome] += 1
         if outcome in FORBIDDEN:
             self.bad.append({"outcome": outcome, "attack": what, "detail": detail[-600:]})
+        if time.monotonic() > self.until:
+            raise OutOfTime
 
     @property
     def tried(self):
@@ -41,7 +54,7 @@ class Tally:
         return sum(self.counts[name] for name in FORBIDDEN)
 
     def as_json(self):
-        return {"tried": self.tried, "seconds": round(self.seconds, 1),
+        return {"tried": self.tried, "seconds": round(self.seconds, 1), "whole": self.whole,
                 **{name: self.counts[name] for name in ALLOWED + FORBIDDEN}, "bad": self.bad}
 
 
