@@ -33,7 +33,8 @@ def run(tally, seed, long, folder):
 
     # in rounds, so that a campaign that is cut short has some of each
     for i in range(12 if long else 1):
-        at_random(tally, seed, range(3 * i, 3 * i + 3 if long else 1), words, whole, seconds, folder)
+        numbers = range(3 * i, 3 * i + 3 if long else 1)
+        at_random(tally, seed, numbers, words, whole, seconds, folder)
         for module, function in MOMENTS[::1 if long else 3]:
             path = folder / f"{function}-{i + 1}"
             runs.ended(runs.begin(words, path, die=(module, function, i + 1)))

@@ -96,7 +96,8 @@ def attempt(tally, what, function, refusal):
 
 def table(tallies):
     """Tallies -> the lines of a Markdown table."""
-    lines = ["| kind | tried | right | one line + exit code 2 | traceback | hang | silent loss | s |",
+    heads = "kind | tried | right | one line + exit code 2 | traceback | hang | silent loss | s"
+    lines = [f"| {heads} |",
              "|---|--:|--:|--:|--:|--:|--:|--:|"]
     for x in tallies:
         cells = [x.kind, x.tried, *(x.counts[name] for name in ALLOWED + FORBIDDEN),
