@@ -35,11 +35,11 @@ def run(tally, seed, long, folder):
     for i in range(12 if long else 1):
         numbers = range(3 * i, 3 * i + 3 if long else 1)
         at_random(tally, seed, numbers, words, whole, seconds, folder)
-        for module, function in MOMENTS[::1 if long else 3]:
+        for module, function in MOMENTS[::1 if long else 6]:
             path = folder / f"{function}-{i + 1}"
             runs.ended(runs.begin(words, path, die=(module, function, i + 1)))
             runs.verdict(tally, f"SIGKILL in call {i + 1} of {function}", words, path, whole)
-        asked(tally, seed, i, words, whole, seconds, folder)
+        asked(tally, seed, long, i, words, whole, seconds, folder)
         stopped(tally, seed, i, words, whole, seconds, folder)
         of_ranks(tally, seed, i, words, seconds, folder)
         if long:
@@ -60,9 +60,10 @@ def at_random(tally, seed, numbers, words, whole, seconds, folder):
         runs.verdict(tally, f"{i}: SIGKILL after {moments}", words, path, whole)
 
 
-def asked(tally, seed, i, words, whole, seconds, folder):
+def asked(tally, seed, long, i, words, whole, seconds, folder):
     """SIGTERM, SIGINT once and twice."""
-    for number, times in ((signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGINT, 2)):
+    every = (signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGINT, 2)
+    for number, times in every if long else every[2:]:
         rng = mutators.seeded(seed, "asked", i, number, times)
         path = folder / f"asked-{i}-{number.name}-{times}"
         process = runs.begin(words, path)
