@@ -3,7 +3,9 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -31,8 +33,12 @@ def world(folder):
 def main(words, output, changes):
     """train.py in this process. changes: what else is other here, see `start`."""
     with open(output, "a") as f:
-        os.dup2(f.fileno(), 1)
-        os.dup2(f.fileno(), 2)
+        # through another process, whose files have no limit
+        through = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=f)
+        to = through.stdin if "largest" in changes else f
+        os.dup2(to.fileno(), 1)
+        os.dup2(to.fileno(), 2)
+        through.stdin.close()
     # as a shell starts it: the server that this process was forked from ignores it
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(changes.get("environment", {}))
@@ -87,6 +93,8 @@ def ended(process, seconds=LONGEST):
 
 def output(run):
     path = Path(f"{run}.output")
+    # what is still on its way
+    time.sleep(0.2)
     return path.read_text(errors="replace") if path.exists() else ""
 
 
