@@ -41,7 +41,7 @@ import config
 from engine import flags, presets
 from engine.arguments import Parser
 from engine.outputs import folder_to_write
-from data import InputError
+from data import InputError, complain
 from studies.standings import agreement, standings, table
 from studies import figures
 
@@ -594,7 +594,7 @@ def main(argv=None):
         else:
             summarise(jobs, args)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(str(error))
         return 1 if failed else 2
     except KeyboardInterrupt:
         print("\nstopped. The same command goes on from here.", file=sys.stderr)

@@ -6,7 +6,7 @@
 
 Every attack ends in one of these, of which only the first two are allowed:
 
-    right        what is true of the input came out, or the run ended bit for bit like one undisturbed
+    right        what is true of the input came out; or a run ended bit for bit like one undisturbed
     one line     one line says what is wrong, and the exit code is 2
     traceback    any other exception, more than one line, or another exit code
     hang         no end within 10 seconds in this process; a run that outlives its limit

@@ -17,8 +17,8 @@ from engine.outputs import folder_to_write
 from . import ROOT, mutators
 from .outcome import Loss, attempt
 
-ABSURD = ["-1", "0", "nan", "inf", "-inf", "1e30", "99999999999999999999", "2.5", "", " ", "x", "true",
-          "None", "1e-320", "\u0663", "0x10", "1_0", "--", "a\nb", "\x1b[31m"]
+ABSURD = ["-1", "0", "nan", "inf", "-inf", "1e30", "99999999999999999999", "2.5", "", " ", "x",
+          "true", "None", "1e-320", "\u0663", "0x10", "1_0", "--", "a\nb", "\x1b[31m"]
 PATHS = ["/dev/null", "/dev/full", "/proc/x", "/dev/null/x", "", ".", "no/such/folder/x",
          "x" * 5000, "\u2028"]
 

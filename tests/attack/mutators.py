@@ -2,10 +2,10 @@
 import random
 
 SNIPPETS = [
-    b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\r", b"\n\n", b'"', b"\\", b"\\u", b"\\ud800", b"{", b"}",
-    b"[", b"]", b",", b":", b"null", b"NaN", b"1e99999", b"-", b"\t", b"|", b"\x1b[31m", b"\xc3",
-    b"\xf0\x9f\x92\xa9", b"[" * 3000, b'{"a":' * 3000, b"9" * 5000, b"\x1f\x8b\x08", b"PAR1", b"%PDF-",
-    "\u202e\u2028\u0085".encode(), b"<|im_start|>"]
+    b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\r", b"\n\n", b'"', b"\\", b"\\u", b"\\ud800", b"{",
+    b"}", b"[", b"]", b",", b":", b"null", b"NaN", b"1e99999", b"-", b"\t", b"|", b"\x1b[31m",
+    b"\xc3", b"\xf0\x9f\x92\xa9", b"[" * 3000, b'{"a":' * 3000, b"9" * 5000, b"\x1f\x8b\x08",
+    b"PAR1", b"%PDF-", "\u202e\u2028\u0085".encode(), b"<|im_start|>"]
 
 
 def cut(rng, data):
