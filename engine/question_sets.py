@@ -244,7 +244,8 @@ def check(args):
     if too_cold or args.temperature > 1000 or not 0 < args.top_p <= 1 or args.top_k < 0:
         raise InputError(f"--temperature {args.temperature} --top_p {args.top_p} --top_k "
                          f"{args.top_k}: expected a temperature of 0 or more (0, or "
-                         f"{flags.COLDEST} to 1000), a top_p above 0 and up to 1, a top_k of 0 or more")
+                         f"{flags.COLDEST} to 1000), a top_p above 0 and up to 1, a top_k of 0 or "
+                         "more")
     if len(set(args.models)) < len(args.models):
         raise InputError("a model is named twice, expected each once")
     checkers.refuse_unknown(args.checker)
