@@ -86,7 +86,8 @@ def shape_of(config, name):
         P_l=sum(n for name, n in sizes.items() if ".layers.0." in name),
         layer_weights=layer_weights(model), layers=c.num_hidden_layers,
         H=c.hidden_size, I=getattr(c, "intermediate_size", None) or 4 * c.hidden_size,
-        A=c.num_attention_heads * head_dim, K=kv_heads * head_dim, V=c.vocab_size, tied=bool(c.tie_word_embeddings),
+        A=c.num_attention_heads * head_dim, K=kv_heads * head_dim, V=c.vocab_size,
+        tied=bool(c.tie_word_embeddings),
         qk_norm=any("q_norm" in name for name in sizes))
 
 
