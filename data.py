@@ -72,7 +72,7 @@ def line_of(error):
     number = int(in_words[1]) if in_words else getattr(error, "errno", None)
     if number not in UNWRITABLE:
         return None
-    where = getattr(error, "filename", None) or "a file"
+    where = getattr(error, "filename", None) or "nothing more can be written"
     return f"{where}: {os.strerror(number)}"
 
 
@@ -96,9 +96,14 @@ def complain(line):
 
 
 def take_all_letters():
-    """A letter that the terminal's encoding lacks is printed as its number and ends nothing."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+    """A letter that the terminal's encoding lacks is printed as its number and ends nothing; nor
+    does a terminal that is not there.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))
+        elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -1,7 +1,8 @@
 """How often is a model right? Any models on any files: accuracy, pass@k, vote, side by side.
 
     python evaluate.py toy/anchor RUN/solver --questions toy/test.json --samples 8 --json x.json
-    python evaluate.py Qwen3-8B-Base RUN/solver --questions math500 gpqa_diamond    (from the hub)
+    python evaluate.py Qwen3-8B-Base RUN/solver --benchmarks all      (from the hub, or your files)
+    python evaluate.py RUN/solver --benchmarks math500 --checker ours math-verify judge --judge URL
 
 With RUN = runs/toy-influence-seed0 the first takes some 15 seconds of one CPU core and ends with
 accuracies near 46 and 88 % and their difference. engine/statistics.py has the formulas.
@@ -11,16 +12,17 @@ accuracies near 46 and 88 % and their difference. engine/statistics.py has the f
     right     c        (Q, N)   1 right, 0 wrong or nothing in a box, null where the check of a
                                 free-form answer timed out
     paired                      a model less the first, question by question: what makes a
-                                question hard for both cancels
+                                question hard for both cancels; also in percent of the first
 
 Answers are sampled at temperature 0.7, top_p 0.8, top_k 20, as the authors evaluate, and as often
 as they do on their benchmarks. With --json FILE.json every answer goes into FILE.answers.jsonl as
 soon as its piece of some 256 is done. After an interruption the same command goes on from there to
 the numbers it would have had; other settings, or a model whose files changed, start afresh.
 
-Ours where the authors' text leaves it open: the prompts; a question too long for
---max_prompt_tokens is left out, not wrong. Missing on purpose: scoring choices by likelihood;
-several GPUs for one model (start a process for each model, each with its own --json).
+Who says what is right is named in each table (engine/checkers.py). Ours where the authors' text
+leaves it open: the prompts; a question too long for --max_prompt_tokens is left out, not wrong.
+Missing on purpose: running programs (engine/coding.py); scoring choices by likelihood; several GPUs
+for one model (start a process for each model, each with its own --json).
 """
 from engine import question_sets
 
@@ -30,6 +32,7 @@ ASKED = question_sets.from_command_line(__doc__) if __name__ == "__main__" else 
 import json
 import math
 import sys
+from collections import Counter
 from itertools import chain
 from pathlib import Path
 
@@ -39,10 +42,12 @@ from tqdm import tqdm
 import config
 import solver as solver_role
 from data import keep_fitting, run_script
-from engine import flags
+from engine import coding, flags, tables
+from engine.benchmarks import SIZES
+from engine.checkers import Checkers, Judge, deciding
 from engine.finished import Finished, digest, model_stamp
 from engine.progress import bar
-from engine.statistics import combine, interval, mean_and_error, paired, powers_of_two, summarize
+from engine.statistics import group_means, mean_and_error, paired, scores, summarize
 from engine.verify import Verifier
 from policy import Policy
 
@@ -84,7 +89,7 @@ def sample_answers(policy, questions, samples, seed_words, cfg, verifier, what):
 # ---------------------------------------------------------------- one model on one set
 
 def evaluate(policy, stamp, test, cfg, seed, finished, verifier):
-    """A model on one QuestionSet -> (records in the set's order, questions left out as too long).
+    """A model on one QuestionSet -> (questions that fit, their records, number left out).
 
     record: {"question_id", "right", "given", "tokens", "finished", "texts"}, lists of N. A piece
     always holds the same questions and its draws depend on nothing but its place, so neither
@@ -116,7 +121,7 @@ def evaluate(policy, stamp, test, cfg, seed, finished, verifier):
             if not finished.get(key):
                 new[key] = record(question, group, rewards)
         finished.add(new)
-    return [finished.get(key) for key in keys], skipped
+    return questions, [finished.get(key) for key in keys], skipped
 
 
 def other_prompts(cfg):
@@ -142,42 +147,91 @@ def compare(models, tests, args, finished, verifier, say=print):
 
     Models are loaded one after the other.
     """
+    tests, commands = without_results(models, tests, say)
     records, results = {}, {}
-    for model in models:
-        path = flags.find_model("MODEL", model)
-        stamp = model_stamp(path)
-        # the last model is let go before the next is loaded
-        policy = None
-        for test in tests:
-            cfg = evaluation_config(args, test.max_tokens)
-            # tried at the lengths of all sets
-            longest = evaluation_config(args, max(test.max_tokens for test in tests))
-            policy = policy or Policy("solver", path, 0.0, longest)
-            found, too_long = evaluate(policy, stamp, test, cfg, args.seed, finished, verifier)
-            result = summarize(found) | {"too_long": too_long}
-            right = percent(result["accuracy"], result["accuracy_error"])
-            tqdm.write(f"{model} on {test.name}: {right} right", file=sys.stderr)
+    # a model is tried at the lengths of all sets
+    longest = evaluation_config(args, max(test.max_tokens for test in tests))
+    with Checkers(args.checker, solver_role.last_boxed, finished, judge(args)) as checkers:
+        for model in models:
+            path = flags.find_model("MODEL", model)
+            stamp = model_stamp(path)
+            # the last model is let go before the next is loaded
+            policy = None
+            for test in tests:
+                if test.results is not None:
+                    found = test.results[model]
+                    result = scores(found)
+                else:
+                    cfg = evaluation_config(args, test.max_tokens)
+                    policy = policy or Policy("solver", path, 0.0, longest)
+                    questions, answered, too_long = evaluate(
+                        policy, stamp, test, cfg, args.seed, finished, verifier)
+                    found, checked, differences = checkers.check(questions, answered)
+                    result = summarize(found) | {"too_long": too_long, "checked": checked,
+                                                 "differences": differences}
+                right = tables.percent(result["accuracy"], result["accuracy_error"])
+                tqdm.write(f"{model} on {test.name}: {right} right", file=sys.stderr)
 
-            records[test.name, model] = found
-            results[test.name, model] = result
-            if model != models[0]:
-                result["against_first"] = paired(found, records[test.name, models[0]])
+                records[test.name, model] = found
+                results[test.name, model] = result
+                if model != models[0]:
+                    result["against_first"] = paired(found, records[test.name, models[0]])
 
     sets = {}
     for test in tests:
-        sets[test.name] = {
-            "category": test.category, "group": test.group, "samples": test.samples,
+        sets[test.name] = about(test, args) | {
             "models": {model: results[test.name, model] for model in models}}
-    groups = group_means(sets, models)
-    for name, one in sets.items():
-        say(set_table(name, one))
-    if groups:
-        say(group_table(groups, models))
-    say("\n+- is half of a 95 % interval, 1.96 standard errors over the questions")
+    groups = group_means(sets, models, SIZES)
+    print_tables(sets, groups, models, say)
 
     unsaid = ("json", "threads", "rows_at_once")
     settings = {name: value for name, value in vars(args).items() if name not in unsaid}
-    return {"settings": settings, "sets": sets, "groups": groups}
+    return {"settings": settings, "sets": sets, "groups": groups, "coding_commands": commands}
+
+
+def without_results(models, tests, say):
+    """QuestionSets -> (those that can be evaluated, {coding benchmark: what to type for it}).
+
+    Of code, those with a result file for every model; of the others it is said how to get one.
+    """
+    ready, commands = [], {}
+    for test in tests:
+        missing = [x for x in models if test.results is not None and x not in test.results]
+        if not missing:
+            ready.append(test)
+            continue
+        folders = [flags.find_model("MODEL", model) for model in missing]
+        commands[test.name] = [coding.commands(test.name, x, test.samples) for x in folders]
+        say(coding.how_to(test.name, folders, test.samples))
+    return ready, commands
+
+
+def judge(args):
+    return Judge(args.judge, args.judge_name, args.judge_options) if args.judge else None
+
+
+def about(test, args):
+    """A QuestionSet -> what the report says of it beside its numbers."""
+    checker = Counter(deciding(args.checker, question) for question in test.questions or ())
+    return {
+        "benchmark": test.benchmark, "category": test.category, "group": test.group,
+        "file": test.path, "samples": test.samples, "max_response_tokens": test.max_tokens,
+        "seed": None if test.results else args.seed, "option_seed": test.option_seed,
+        "checker": dict(checker) or {"the tool that ran the programs": len(next(iter(
+            test.results.values())))},
+        "bad_items": test.bad, "notes": test.notes}
+
+
+def print_tables(sets, groups, models, say):
+    for name, one in sets.items():
+        say(tables.set_table(name, one))
+    if groups:
+        say(tables.group_table(groups, models))
+    beside = tables.published_table(sets, groups, models)
+    if beside:
+        say(beside)
+    if sets:
+        say("\n+- is half of a 95 % interval, 1.96 standard errors over the questions")
 
 
 def evaluation_config(args, max_response_tokens):
@@ -185,105 +239,6 @@ def evaluation_config(args, max_response_tokens):
         max_prompt_tokens=args.max_prompt_tokens, max_response_tokens=max_response_tokens,
         rows_at_once=args.rows_at_once, prompts=args.prompts, eval_temperature=args.temperature,
         eval_top_p=args.top_p, eval_top_k=args.top_k)
-
-
-def group_means(sets, models):
-    """Sets with a category or a group -> {its name: means over its sets}, each of the same weight.
-
-    Means: {"sets", model: {"accuracy", "accuracy_error", "against_first"}}.
-    """
-    members = {}
-    for name, one in sets.items():
-        for group in filter(None, (one["category"], one["group"])):
-            members.setdefault(group, []).append(name)
-
-    means = {}
-    for group, names in members.items():
-        means[group] = {"sets": names}
-        for model in models:
-            found = [sets[name]["models"][model] for name in names]
-            mean, error = combine([(x["accuracy"], x["accuracy_error"]) for x in found])
-            means[group][model] = {"accuracy": mean, "accuracy_error": error}
-            if model != models[0]:
-                against = [x["against_first"] for x in found]
-                mean, error = combine([(x["difference"], x["error"]) for x in against])
-                means[group][model]["against_first"] = {
-                    "difference": mean, "error": error, "interval": interval(mean, error)}
-    return means
-
-
-# ---------------------------------------------------------------- the tables
-
-def percent(mean, error=None):
-    """A share and its standard error -> text in percent; +- is half of a 95 % interval.
-
-    >>> percent(0.442, 0.025), percent(0.442), percent(None)
-    ('44.2 +- 4.9 %', '44.2 %', '-')
-    """
-    if mean is None:
-        return "-"
-    plus_minus = "" if error is None else f" +- {196 * error:.1f}"
-    return f"{100 * mean:.1f}{plus_minus} %"
-
-
-def points(x):
-    """A paired difference -> "+12.3 points [+9.1, +15.5]"."""
-    if x["difference"] is None:
-        return "-"
-    between = ""
-    if x["interval"] is not None:
-        between = " [{:+.1f}, {:+.1f}]".format(*(100 * end for end in x["interval"]))
-    return f"{100 * x['difference']:+.1f} points{between}"
-
-
-def columns(rows):
-    """Lists of texts -> lines, aligned: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = []
-    for first, *others in rows:
-        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:])]
-        lines.append("  ".join([first.ljust(widths[0])] + cells))
-    return "\n".join(lines)
-
-
-def set_table(name, one):
-    """A set's part of the report -> its table."""
-    results = one["models"]
-    first = next(iter(results))
-    ks = [f"pass@{k}" for k in powers_of_two(one["samples"])[1:]]
-
-    rows = [["  model", "accuracy", *ks, "majority", "no answer", "cut", "tokens", "unknown"]]
-    for model, x in results.items():
-        rows.append([
-            f"  {model}", percent(x["accuracy"], x["accuracy_error"]), *(percent(x[k]) for k in ks),
-            percent(x["majority"]), percent(x["no_answer"]), percent(x["cut"]),
-            f"{x['mean_tokens']:.0f}", str(x["unknown"])])
-
-    differences, too_long, unknown = [], [], []
-    for model, x in results.items():
-        if "against_first" in x:
-            against = x["against_first"]
-            differences.append(f"  {model}: {points(against)} against {first}, over the same "
-                               f"{against['questions']} questions")
-        if x["too_long"]:
-            too_long.append(f"  {model}: {x['too_long']} questions left out as too long")
-        if x["unknown"]:
-            unknown.append(f"  {model}: {x['unknown']} checks without a verdict, "
-                           "those answers left out")
-
-    title = f"\n{name}: {results[first]['questions']} questions x {one['samples']} answers"
-    return "\n".join([title, columns(rows), *differences, *too_long, *unknown])
-
-
-def group_table(groups, models):
-    """The means over sets -> their table."""
-    against = [f"{model} against {models[0]}" for model in models[1:]]
-    rows = [["mean of sets", "sets", *models] + against]
-    for group, x in groups.items():
-        means = [percent(x[model]["accuracy"], x[model]["accuracy_error"]) for model in models]
-        differences = [points(x[model]["against_first"]) for model in models[1:]]
-        rows.append([group, str(len(x["sets"])), *means, *differences])
-    return "\n" + columns(rows)
 
 
 # ---------------------------------------------------------------- the command
@@ -296,8 +251,8 @@ def main(argv=None):
 
     finished = Finished(question_sets.answers_file(args))
     if finished.records:
-        print(f"{finished.path}: {len(finished.records)} answered questions; those of the same "
-              "models and settings are not answered again")
+        print(f"{finished.path}: {len(finished.records)} finished pieces of work; those of the "
+              "same models and settings are not done again")
     with Verifier() as verifier:
         report = compare(args.models, tests, args, finished, verifier)
 

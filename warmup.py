@@ -33,7 +33,7 @@ import torch
 import generator
 import solver
 from config import Config
-from data import Document, Question, run_script
+from data import Document, InputError, Question, run_script
 from engine.chat import chat_ids, chat_stop_ids, text_ids
 from engine.outputs import whole
 from engine.progress import bar
@@ -209,6 +209,8 @@ def main(argv=None):
     print(f"{len(demos)} demonstrations, {steps} steps of {args.batch}", flush=True)
     loss = fit(model, tokenizer, epochs(demos, args.batch, prompts=args.prompts), steps, args.lr)
 
+    if not math.isfinite(loss):
+        raise InputError(f"the loss is {loss}, so nothing was saved; try a smaller --lr")
     with whole(args.out) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -62,10 +62,24 @@ def with_spare(x):
     return pad(x, (0, 0, 0, spare(x.shape[2])))
 
 
-def padded_left(x, columns):
-    """(R, heads, L, size) -> the same with `columns` empty ones before; none if that is negative.
+def chosen(x, index, first):
+    """(R, heads, L, size) -> the rows of `index` from column `first` on, and spare columns.
+
+    With one copy: rows leave at nearly every step of a large batch.
     """
-    return pad(x, (0, 0, max(0, columns), 0))
+    L = x.shape[2] - first
+    room = x.new_empty(len(index), x.shape[1], L + spare(L), x.shape[3])
+    torch.index_select(x[:, :, first:], 0, index, out=room[:, :, :L])
+    return room
+
+
+def below(x, y):
+    """y's rows below x's, the shorter ones padded on the left, and spare columns."""
+    L = max(x.shape[2], y.shape[2])
+    room = x.new_zeros(len(x) + len(y), x.shape[1], L + spare(L), x.shape[3])
+    room[:len(x), :, L - x.shape[2]:L] = x
+    room[len(x):, :, L - y.shape[2]:L] = y
+    return room
 
 
 class GrowingLayer(DynamicLayer):
@@ -79,7 +93,7 @@ class GrowingLayer(DynamicLayer):
         if not self.is_initialized or keys.shape[2] > 1:
             return super().update(keys, values, *args, **kwargs)
         L = self.keys.shape[2]
-        # rows have come or gone, or the room is full
+        # the first step after a prefill, or the room is full
         if self.keys is not self.mine or L == self.room[0].shape[2]:
             self.make_room()
         for room, new in zip(self.room, (keys, values)):
@@ -95,10 +109,11 @@ class GrowingLayer(DynamicLayer):
         self.values = with_spare(self.values)
         self.room = self.keys, self.values
 
-    def put(self, keys, values):
-        """Other rows from here on."""
-        self.keys, self.values = keys, values
-        self.room, self.mine = (), None
+    def put(self, keys, values, columns):
+        """Other rows from here on, with spare columns behind those in use."""
+        self.room = keys, values
+        self.keys, self.values = keys[:, :, :columns], values[:, :, :columns]
+        self.mine = self.keys
 
 
 def new_cache():
@@ -112,6 +127,7 @@ class Running:
     def __init__(self, model, device):
         self.model, self.device = model, device
         self.held = SHARE * free_memory(device) if device.type == "cuda" else HELD
+        self.token_bytes = token_bytes(model.config, model.dtype.itemsize)
         self.cache = new_cache()
         self.seen = torch.zeros(0, 0, dtype=torch.bool, device=device)
         self.length = torch.zeros(0, dtype=torch.long, device=device)
@@ -152,8 +168,7 @@ class Running:
 
     def most_rows(self, cfg, longest):
         """How many rows may be sampled side by side now, if prompts of so many tokens join."""
-        size = token_bytes(self.model.config, self.model.dtype.itemsize)
-        return cfg.rows_at_once or rows_that_fit(cfg, size, self.held)
+        return cfg.rows_at_once or rows_that_fit(cfg, self.token_bytes, self.held)
 
     def give_way(self):
         """Names of rows that leave where the memory is full. Padded rows were counted before."""
@@ -161,11 +176,10 @@ class Running:
 
     def append(self, cache, seen, hidden, length):
         """Other rows below these; both caches padded on the left to the longer one."""
-        longer = cache.layers[0].keys.shape[2] - self.seen.shape[1]
+        longer = seen.shape[1] - self.seen.shape[1]
+        columns = max(seen.shape[1], self.seen.shape[1])
         for mine, theirs in zip(self.cache.layers, cache.layers):
-            keys = [padded_left(mine.keys, longer), padded_left(theirs.keys, -longer)]
-            values = [padded_left(mine.values, longer), padded_left(theirs.values, -longer)]
-            mine.put(torch.cat(keys), torch.cat(values))
+            mine.put(below(mine.keys, theirs.keys), below(mine.values, theirs.values), columns)
         self.seen = torch.cat([pad(self.seen, (max(0, longer), 0)),
                                pad(seen, (max(0, -longer), 0))])
         self.length = torch.cat([self.length, length])
@@ -184,8 +198,8 @@ class Running:
         first = int(self.seen.any(0).int().argmax())
         self.seen = self.seen[:, first:]
         for layer in self.cache.layers:
-            layer.put(layer.keys.index_select(0, index)[:, :, first:],
-                      layer.values.index_select(0, index)[:, :, first:])
+            layer.put(chosen(layer.keys, index, first), chosen(layer.values, index, first),
+                      self.seen.shape[1])
 
     def step(self, tokens):
         """Feed one token to every row: (R,) tokens -> new hidden states."""

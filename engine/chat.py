@@ -15,6 +15,7 @@ from pathlib import Path
 from jinja2 import Environment, TemplateError
 
 from data import InputError
+from engine.prompts import messages
 
 try:
     import resource
@@ -49,13 +50,6 @@ def chat_text(tokenizer, prompt):
         return rendered(tokenizer, turns)
     except UNFIT as error:
         raise InputError(refusal(error))
-
-
-def messages(prompt):
-    """A user message, or (system message, user message) -> the turns a chat template takes."""
-    texts = [prompt] if isinstance(prompt, str) else prompt
-    return [{"role": role, "content": text}
-            for role, text in zip(("system", "user")[-len(texts):], texts)]
 
 
 def rendered(tokenizer, turns):

@@ -6,7 +6,7 @@ runs, and no number of a CPU run.
            no cuDNN attention: it plans anew for every new length, for tens of milliseconds
            pinned memory of the size asked for, not of the next power of two
 
-vLLM's sleep refuses segments that grow, so with --sampler vllm they stay as they are. What the
+vLLM's sleep refuses segments that grow, so with --sampler vllm they do not. What the
 environment sets (PYTORCH_ALLOC_CONF) wins. The lines for CUDA have not met a GPU: docs/first-gpu.md
 says what to look at there.
 """
@@ -15,7 +15,7 @@ import os
 
 import torch
 
-SEGMENTS, PINNED = "expandable_segments:True", "pinned_max_round_threshold_mb:1"
+PINNED = "pinned_max_round_threshold_mb:1"
 # Read by torch itself, the second by its older releases.
 ENVIRONMENT = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 
@@ -35,14 +35,16 @@ def prepare(device, sampler):
 def allocator(sampler, environment):
     """-> torch's allocator settings, or "" where a person has made some.
 
-    >>> allocator("plain", {}), allocator("vllm", {})
-    ('expandable_segments:True,pinned_max_round_threshold_mb:1', 'pinned_max_round_threshold_mb:1')
+    >>> allocator("plain", {})
+    'pinned_max_round_threshold_mb:1,expandable_segments:True'
+    >>> allocator("vllm", {})
+    'pinned_max_round_threshold_mb:1,expandable_segments:False'
     >>> allocator("plain", {"PYTORCH_ALLOC_CONF": "backend:native"})
     ''
     """
     if any(environment.get(name) for name in ENVIRONMENT):
         return ""
-    return PINNED if sampler == "vllm" else f"{SEGMENTS},{PINNED}"
+    return f"{PINNED},expandable_segments:{sampler != 'vllm'}"
 
 
 def release(device):

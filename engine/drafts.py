@@ -312,6 +312,9 @@ def tidied(fields, needed=FIELDS):
         if isinstance(choices, list):
             fields["choices"] = list(map(plain, choices))
         slips.append("number")
+    # a question is no number
+    if isinstance(fields.get("question_text"), Number):
+        fields["question_text"] = float(fields["question_text"])
     return fields, slips
 
 
@@ -329,11 +332,12 @@ def in_letter_order(choices):
     """
     pairs = []
     if isinstance(choices, dict):
-        pairs = list(choices.items())
+        pairs += choices.items()
     elif isinstance(choices, list) and all(isinstance(choice, dict) for choice in choices):
         for choice in choices:
-            pairs += [(choice["label"], choice["text"])] if set(choice) == {"label", "text"} \
-                else choice.items()
+            if set(choice) == {"label", "text"}:
+                choice = {choice["label"]: choice["text"]}
+            pairs += choice.items()
     if not all(isinstance(name, str) and LETTER.fullmatch(name) for name, _ in pairs):
         return None
     by_letter = {LETTER.fullmatch(name)[1].upper(): text for name, text in pairs}

@@ -20,6 +20,7 @@ def fold(text):
 
 # (A) A) A. A:
 LABEL = re.compile(r"\(?([A-Za-z])(?:\)\.?|[.:])\s*(?=\S)")
+SPECIES = re.compile(r"[A-Z]\. [a-z]{3,}")
 INITIAL = re.compile(r"[A-Z]\.\s*(?=[^\W\d_])")
 # "J. R. R. Tolkien", "B. van der Waals"; what is longer is no name.
 MAX_NAME_WORDS = 4
@@ -28,12 +29,13 @@ MAX_NAME_WORDS = 4
 def strip_labels(written, key):
     """["A. 27", "B. 31", ...] -> ["27", "31", ...].
 
-    Only if every option has a label and they run A, B, C, ...; not if they may be initials: a
-    capital, a dot and a word or a few, and a key that is written the same way.
+    Only if every option has a label and they run A, B, C, ...; not if they may be initials: "C.
+    elegans" whatever the key, "C. Darwin" or any few words if the key is written like that.
     """
-    if not labelled(written):
+    if not labelled(written) or all(map(SPECIES.fullmatch, written)):
         return written
-    if all(map(looks_like_a_name, written)) and key in map(fold, written):
+    whole = [without_stop(fold(choice)) for choice in written]
+    if all(map(looks_like_a_name, written)) and without_stop(key) in whole:
         return written
     return [choice[LABEL.match(choice).end():] for choice in written]
 
@@ -59,6 +61,10 @@ ANNOUNCED = re.compile(
 BARE_LETTER = re.compile(r"[(\[]?([A-Za-z])[)\]]?[.:]?")
 
 
+def without_stop(text):
+    return text.casefold().rstrip(".")
+
+
 def find_key(key, written, choices):
     """Index of the option that the key means, or None.
 
@@ -70,11 +76,8 @@ def find_key(key, written, choices):
             alike = [i for i, text in enumerate(texts) if same(fold(text)) == same(key)]
             if len(alike) == 1:
                 return alike[0]
-    return by_letter(ANNOUNCED.sub("", key, count=1) if ANNOUNCED.match(key) else key, choices)
-
-
-def without_stop(text):
-    return text.casefold().rstrip(".")
+    announced = ANNOUNCED.match(key)
+    return by_letter(key[announced.end():] if announced else key, choices)
 
 
 def by_letter(key, choices):

@@ -43,3 +43,10 @@ def sections(file):
 def filled(text, values):
     """{name} becomes its value, in one pass: what goes in is not looked at again."""
     return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), text)
+
+
+def messages(prompt):
+    """A user message, or (system message, user message) -> the turns a chat template takes."""
+    texts = [prompt] if isinstance(prompt, str) else prompt
+    return [{"role": role, "content": text}
+            for role, text in zip(("system", "user")[-len(texts):], texts)]

@@ -263,18 +263,25 @@ def places_to_cut(text):
 
 # ---------------------------------------------------------------- questions
 
-def load_questions(path, say=print):
+def load_questions(path, say=print, bad=None, only=None):
     """A file -> list of Question, at least one, multiple-choice and free-form as they come.
 
     say(line) tells of bad items, of which there may be one in a hundred, and of what was done to
-    some questions. Raises InputError.
+    some questions; the list `bad` gets them. only(item): is it wanted, of a file that holds more
+    than one set. Raises InputError.
     """
     path = os.fspath(path)
     if os.path.isdir(path):
         raise InputError(f"{printable(path)}: is a folder, expected a file of questions: JSON, "
                          "JSONL, CSV, TSV or Parquet")
-    bad = []
-    founds = load_items(path, ID, layouts.read_item, bad)
+    bad = [] if bad is None else bad
+
+    def read_item(item, question_id, where):
+        wanted = only is None or only(item)
+        return layouts.read_item(item, question_id, where) if wanted else None
+
+    founds = load_items(path, ID, read_item, bad)
+    founds = [found for found in founds if found is not None]
     questions = layouts.settle(founds, bad)
     tolerate(bad, len(questions) + len(bad), path, say)
     for note in layouts.notes_on(founds):

@@ -40,9 +40,11 @@ def check_spelling(tokenizer, prompts):
     long one (prompts/hard).
     """
     for file, prompt in prompts.items():
-        lines = "\n".join([prompt] if isinstance(prompt, str) else prompt).splitlines()
-        advice = SIGNS if isinstance(prompt, str) else LONG
-        for line in lines:
+        advice = SIGNS
+        if not isinstance(prompt, str):
+            file, advice = file.replace(".py", ".txt in prompts/hard"), LONG
+            prompt = "\n".join(prompt)
+        for line in prompt.splitlines():
             unknown = spells(tokenizer, line)
             if unknown:
                 raise InputError(

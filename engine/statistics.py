@@ -3,6 +3,7 @@
     accuracy       = mean over questions of c / N
     pass@k         = mean over questions of 1 - C(N - c, k) / C(N, k)    k = 1, 2, 4, ... <= N
     standard error = std over questions of that number / sqrt(Q)
+    relative gain  = difference / accuracy of the first model on the same questions
 
     code       symbol   shape    meaning
     right      c        (Q, N)   1 right, 0 wrong or nothing in a box, None where nobody knows; c
@@ -108,25 +109,32 @@ def summarize(records):
 
     Shares, not percent; lengths in tokens; None where nothing is known.
     """
-    per_question = {
-        "accuracy": [share(x["right"]) for x in records],
-        "majority": [majority(x["given"], x["right"]) for x in records]}            # (Q,) each
-    for k in powers_of_two(max(len(x["right"]) for x in records)):
-        per_question[f"pass@{k}"] = [known_pass_at_k(x["right"], k) for x in records]
-
     answers = sum(len(x["right"]) for x in records)
-    result = {"questions": len(records), "answers": answers}
-    for name, values in per_question.items():
-        result[name], result[f"{name}_error"] = mean_and_error(values)
+    votes = [majority(x["given"], x["right"]) for x in records]                     # (Q,)
+    majority_mean, majority_error = mean_and_error(votes)
 
     def every(name):
         return list(chain.from_iterable(x[name] for x in records))
 
-    return result | {
+    return scores(records) | {
+        "majority": majority_mean, "majority_error": majority_error,
         "no_answer": every("given").count(None) / answers,
-        "unknown": every("right").count(None),
         "cut": sum(not finished for finished in every("finished")) / answers,
         "mean_tokens": sum(every("tokens")) / answers}
+
+
+def scores(records):
+    """Q records of which only "right" is known, as of programs -> what can be said of them."""
+    per_question = {"accuracy": [share(x["right"]) for x in records]}               # (Q,) each
+    for k in powers_of_two(max(len(x["right"]) for x in records)):
+        per_question[f"pass@{k}"] = [known_pass_at_k(x["right"], k) for x in records]
+
+    right = list(chain.from_iterable(x["right"] for x in records))
+    result = {"questions": len(records), "answers": len(right), "unknown": right.count(None)}
+    for name, values in per_question.items():
+        result[name], result[f"{name}_error"] = mean_and_error(values)
+    nothing = ("majority", "majority_error", "no_answer", "cut", "mean_tokens")
+    return result | dict.fromkeys(nothing) | {"too_long": 0, "checked": {}, "differences": []}
 
 
 def known_pass_at_k(right, k):
@@ -138,13 +146,67 @@ def known_pass_at_k(right, k):
 def paired(records, first):
     """A model's records and the first's -> their difference in accuracy over common questions.
 
-    None where there are too few.
+    None where there are too few, or where the first has nothing right to be relative to.
     """
     other = {x["question_id"]: share(x["right"]) for x in first}
-    both = []
+    both, before = [], []
     for x in records:
         if x["question_id"] in other:
             both.append(share(x["right"]) - other[x["question_id"]])
+            before.append(math.nan if math.isnan(both[-1]) else other[x["question_id"]])
     mean, error = mean_and_error(both)
     return {"difference": mean, "error": error, "interval": interval(mean, error),
+            "relative": relative(mean, mean_and_error(before)[0]),
             "questions": sum(not math.isnan(difference) for difference in both)}
+
+
+def relative(difference, before):
+    """
+    >>> relative(0.1, 0.4), relative(0.1, 0.0)
+    (0.25, None)
+    """
+    return difference / before if difference is not None and before else None
+
+
+# ---------------------------------------------------------------- many sets
+
+def group_means(sets, models, sizes):
+    """Sets with a category or a group -> {its name: means over its sets}, each of the same weight.
+
+    sizes: {category: how many sets are in its mean}, the authors' four. Where all are complete,
+    the mean of their means follows. Means: {"sets", "of", model: {"accuracy", "accuracy_error",
+    "against_first"}}.
+    """
+    members = {}
+    for name, one in sets.items():
+        for group in filter(None, (one["category"], one["group"])):
+            members.setdefault(group, []).append(name)
+
+    means = {}
+    for group in [*(name for name in sizes if name in members),
+                  *(name for name in members if name not in sizes)]:
+        parts = [sets[name]["models"] for name in members[group]]
+        means[group] = {"sets": members[group], "of": sizes.get(group)}
+        means[group] |= mean_of(parts, models)
+    complete = [name for name, size in sizes.items()
+                if name in means and len(means[name]["sets"]) == size]
+    if sizes and len(complete) == len(sizes):
+        name = "mean of four categories"
+        means[name] = {"sets": complete, "of": len(sizes)}
+        means[name] |= mean_of([means[category] for category in complete], models)
+    return means
+
+
+def mean_of(parts, models):
+    """Several {model: accuracy, its error, against_first} -> the same of their mean."""
+    found = {}
+    for model in models:
+        mean, error = combine([(x[model]["accuracy"], x[model]["accuracy_error"]) for x in parts])
+        found[model] = {"accuracy": mean, "accuracy_error": error}
+        if model != models[0]:
+            against = [x[model]["against_first"] for x in parts]
+            mean, error = combine([(x["difference"], x["error"]) for x in against])
+            found[model]["against_first"] = {
+                "difference": mean, "error": error, "interval": interval(mean, error),
+                "relative": relative(mean, found[models[0]]["accuracy"])}
+    return found

@@ -18,6 +18,7 @@ would also hide an engine that computes nonsense, so each stage compares one res
 Departs from sampling.plain: a row's draws depend on its seed as vLLM uses it, so a run repeats
 itself only on the same vLLM and machine. A CPU has no sleep, the rest is the same there.
 """
+import copy
 import inspect
 import os
 import sys
@@ -173,11 +174,15 @@ def start(policy, cfg):
         # this rank's device; without it all would take the first
         machine["distributed_executor_backend"] = "external_launcher"
 
+    # vLLM refuses more positions than the config names, which transformers does not mind
+    config = copy.deepcopy(policy.model.config)
+    config.max_position_embeddings = max(length, config.max_position_embeddings)
+
     with tempfile.TemporaryDirectory() as folder:
-        policy.model.config.save_pretrained(folder)
+        config.save_pretrained(folder)
         policy.tokenizer.save_pretrained(folder)
         try:
-            return LLM(
+            llm = LLM(
                 model=folder, load_format="dummy", max_model_len=length,
                 max_num_seqs=cfg.rows_at_once or ROWS,
                 dtype="bfloat16" if policy.bf16 else "float32",
@@ -186,6 +191,11 @@ def start(policy, cfg):
             raise InputError(f"--sampler vllm: no engine could be made ({one_line(error)}); where "
                              "memory is short, more GPUs or a smaller --max_response_tokens help; "
                              "else use --sampler plain")
+    # at the process's end it would destroy groups that ended with ours
+    finalizer = getattr(llm.llm_engine.engine_core, "_finalizer", None)
+    if finalizer:
+        finalizer.atexit = False
+    return llm
 
 
 def share_of_memory(policy, cfg):
@@ -263,9 +273,13 @@ def alive(cfg, call, *args, **kwargs):
     try:
         return call(*args, **kwargs)
     except Exception as error:
-        sys.exit(f"\nerror: vLLM's engine failed on rank {ranks.rank()} ({one_line(error)}), so "
-                 "the run has ended; go on from the newest checkpoint with: train.py --resume "
-                 f"{cfg.run}, with --sampler plain if it fails again")
+        ranks.refuse(f"vLLM's engine failed on rank {ranks.rank()} ({one_line(error)}), so the run "
+                     "has ended. Go on from the newest checkpoint with: train.py --resume "
+                     f"{cfg.run}, and --sampler plain if it fails again")
+        if ranks.world() > 1:
+            # a clean exit would wait for collectives that will not come
+            os._exit(1)
+        sys.exit(1)
 
 
 @torch.no_grad()
@@ -292,5 +306,5 @@ def compare(policy, prompts, found, cfg, draw):
     off = ranks.most(off)
     if off > NONSENSE:
         raise InputError(f"--sampler vllm: log-probs of vLLM and of the trainer differ by {off:.2f}"
-                         " a token of a response, so its weights are not the trainer's; go on by "
-                         f"--resume {cfg.run} --sampler plain")
+                         " on average over a response, so its weights are not the trainer's; go "
+                         f"on by --resume {cfg.run} --sampler plain")

@@ -52,6 +52,8 @@ SLIPS = [
         '["27", "31", "9", "12"]', '{"b)": "31", "a)": "27", "c)": "9", "d)": "12"}')),
     ("lettered", GOOD.replace(
         '["27", "31", "9", "12"]', '[{"A": "27"}, {"B": "31"}, {"C": "9"}, {"D": "12"}]')),
+    ("lettered", GOOD.replace('["27", "31", "9", "12"]', json.dumps(
+        [{"label": letter, "text": text} for letter, text in zip("ABCD", FOUR)]))),
     ("other_name", GOOD.replace("question_text", "question").replace("choices", "options")
      .replace("ground_truth", "answer")),
 ]
@@ -113,6 +115,10 @@ def test_what_has_two_readings_is_refused(text, reason):
 def test_numbers_stay_as_they_were_written():
     text = GOOD.replace('["27", "31", "9", "12"]', "[1.50, 2e3, -4, 0.1]").replace('"31"', "1.50")
     assert read(text)[0] == Question("What is left?", ["1.50", "2e3", "-4", "0.1"], "1.50")
+
+
+def test_a_question_is_no_number():
+    assert read(GOOD.replace('"What is left?"', "12"))[1] == "wrong_type"
 
 
 def test_the_options_of_a_letter_map_go_by_their_letters_and_the_key_may_be_one():
@@ -200,6 +206,8 @@ def test_a_word_that_only_begins_like_a_command_is_a_word(control, letter, word)
 @pytest.mark.parametrize("written, key, choices, index", [
     (["A. thaliana", "B. subtilis", "C. elegans", "D. melanogaster"], "C. elegans", None, 2),
     (["A. Einstein", "B. Russell", "C. Darwin", "D. Hilbert"], "C. Darwin", None, 2),
+    (["A. Einstein", "B. Russell", "C. Darwin", "D. Hilbert"], "c. darwin.", None, 2),
+    (["A. thaliana", "B. subtilis", "C. elegans", "D. melanogaster"], "C", None, 2),
     (["A. Conan Doyle", "B. van der Waals", "C. Doppler", "D. Hume"], "B. van der Waals", None, 1),
     (["C. elegans", "E. coli", "S. cerevisiae", "M. musculus"], "E. coli", None, 1),
     (["A. Paris", "B. Rome", "C. Oslo", "D. Bonn"], "Rome", ["Paris", "Rome", "Oslo", "Bonn"], 1),

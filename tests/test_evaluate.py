@@ -120,6 +120,8 @@ def test_paired_difference_is_over_the_common_questions_and_cancels_their_diffic
 
     result = statistics.paired(second, first)
     assert result["questions"] == 10 and result["difference"] == pytest.approx(0.25)
+    # .25 more than the .25 that the first has
+    assert result["relative"] == pytest.approx(1.0)
     # each model alone has an error of .08
     assert result["error"] == 0 and result["interval"] == [0.25, 0.25]
 
@@ -176,7 +178,7 @@ def world(make_policy, monkeypatch):
         test = question_sets.QuestionSet(
             "set.json", "set.json", samples, 12, None, None, questions)
         with Verifier() as verifier:
-            records, _ = evaluate.evaluate(
+            _, records, _ = evaluate.evaluate(
                 policy, stamp, test, cfg, seed, Finished(path), verifier)
         return records
 
@@ -254,7 +256,7 @@ def test_the_authors_files_come_by_short_name_with_their_samples_and_category(
     hub = types.SimpleNamespace(hf_hub_download=hf_hub_download)
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
 
-    names = ["math500", "aime2024", "gpqa_diamond", "medqa", "mmlu_pro"]
+    names = ["math500", "aime2024", "gpqa_diamond", "medqa", "MMLU-Pro"]
     sets = sets_of("--questions", *names, "--limit", "1")
     assert asked[0] == ("Siyuc/infuser_train", "benchmarks/math500.json", "dataset")
     assert [x.samples for x in sets] == [4, 32, 5, 1, 1]
@@ -282,7 +284,7 @@ def test_a_group_gives_each_set_the_same_weight():
         "x": one_set("in domain", 0.2, 0.03, 0.1),
         "y": one_set("in domain", 0.6, 0.04, 0.2),
         "z": one_set(None, 0.9, 0.1, 0.0)}
-    means = evaluate.group_means(sets, ["a", "b"])
+    means = statistics.group_means(sets, ["a", "b"], {})
     assert list(means) == ["in domain"] and means["in domain"]["sets"] == ["x", "y"]
     expected = pytest.approx({"accuracy": 0.4, "accuracy_error": 0.025})
     assert means["in domain"]["a"] == expected

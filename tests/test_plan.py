@@ -11,14 +11,14 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 import fakes
 import sampling as sampling_module
 from config import Config
-from engine.presets import PAPER_8B
 from data import InputError, Rollout
 from engine import flags, flat
+from engine.attention import varlen
 from engine.blocks import blocks
 from engine.cache import ROWS, SHARE, Running, spare
-from engine.attention import varlen
 from engine.flat import MOST
 from engine.packing import Lengths, Rows, lengths_of, passes
+from engine.presets import PAPER_8B
 from engine.room import shape_of
 from policy import Policy, pass_loss
 from sampling import sample
@@ -364,13 +364,16 @@ def test_a_plan_for_gpus_ends_with_both_samplers_on_both_kinds_and_what_is_assum
     hours = {row[:26].strip(): float(row.split()[-1]) for row in rows}
     places = ["8 x H100", "8 x H200"]
     assert list(hours) == [f"{who}, {where}" for where in places for who in ("our sampler", "vLLM")]
-    assert first.split()[-1] == "100" and ours.startswith("our sampler: 68% of 3350 GB/s")
+    assert first.split()[-1] == "100" and ours.startswith("our sampler: 68% of the memory's")
     assert "256 sequences" in vllm
     for who in ("our sampler", "vLLM"):
         assert hours[f"{who}, 8 x H200"] < hours[f"{who}, 8 x H100"]
     # other GPUs stand beside these two
     other = replace(p, machine=replace(p.machine, gpu_gb=96))
     assert "vLLM, 8 x 96 GB" in "\n".join(tables.compared(other, plan.plan, plan.minutes))
+    small = replace(p, machine=replace(p.machine, gpu_gb=24))
+    rows = [row for row in tables.compared(small, plan.plan, plan.minutes) if "8 x 24 GB" in row]
+    assert len(rows) == 2 and all(row.endswith("does not fit") for row in rows)
 
 
 def test_the_steps_of_the_page_are_those_that_are_computed_now():

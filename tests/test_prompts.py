@@ -157,6 +157,7 @@ def test_the_embedded_worlds_model_says_that_it_knows_plain_alone():
     tokenizer = make.make_tokenizer()
     with pytest.raises(InputError, match="know --prompts plain alone") as error:
         check_spelling(tokenizer, {"solver.py": solver.prompt_text(QUESTION, "hard")})
+    assert str(error.value).startswith("solver.txt in prompts/hard: the model cannot read")
     assert "\n" not in str(error.value)
 
 

@@ -88,7 +88,9 @@ def sampling(groups, rows_at_once, tokens_at_once):
             length = np.append(length, np.repeat([group.prompt for group in taken], n))
             left = np.append(left, [group.responses for group in taken])
             new = len(taken) * n * taken[0].prompt
-            y.join = max(y.join, len(length) * int(length.max()) + (new if before else 0))
+            columns = int(length.max())
+            columns += spare(columns) if before else 0
+            y.join = max(y.join, len(length) * columns + (new if before else 0))
 
         R, longest = len(length), int(length.max())
         stride = 1 if room() else int(left.min())

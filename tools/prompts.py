@@ -11,7 +11,6 @@
 
 Nothing is trained, and no question is answered: whether a question is any good, tools.quality says.
 """
-import argparse
 import json
 from collections import Counter
 from pathlib import Path
@@ -20,9 +19,11 @@ import torch
 
 import config
 import generator as generator_role
-from data import InputError, keep_fitting, run_script
+from data import Document, InputError, keep_fitting, run_script
 from engine import flags
+from engine.arguments import Parser
 from engine.readers import load_documents
+from engine.spelling import check_spelling
 from policy import Policy
 
 
@@ -36,6 +37,8 @@ def draft(generator, documents, prompts, args):
     def length(document):
         return len(generator.prompt_ids(generator_role.prompt_text(document, prompts=prompts)))
 
+    empty = generator_role.prompt_text(Document("", ""), prompts=prompts)
+    check_spelling(generator.tokenizer, {"generator.py": empty})
     kept, skipped = keep_fitting(documents, length, cfg.max_prompt_tokens, "documents")
     if skipped:
         print(f"{prompts}: {skipped} documents left out as too long")
@@ -119,9 +122,7 @@ def main(argv=None):
 
 
 def read_arguments(argv):
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.prompts", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m tools.prompts", __doc__)
     add = parser.add_argument
     names = config.CHOICES["prompts"]
     add("model", metavar="MODEL", help="model folder, hub id or short name")

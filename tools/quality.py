@@ -23,18 +23,11 @@ The three solvers and the gap are the authors'; their reference was GPT-5.4. Our
 leaves it open: number of documents, intervals (95 %, by bootstrap over documents), sampling,
 prompts. How to read the gap, and servers as reference: docs/results/quality.md.
 """
-import argparse
-import http.client
 import json
 import math
 import os
 import random
 import re
-import threading
-import time
-import urllib.error
-import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -44,16 +37,17 @@ import torch
 from tqdm import tqdm
 
 import config
-from engine import flags, presets
+from engine import endpoint, flags, presets
 import generator as generator_role
 import solver as solver_role
 from toy import truth, world
 from data import Document, InputError, Question, Rollout, keep_fitting, run_script, shorten
+from engine.arguments import Parser
 from engine.readers import load_documents
 from engine.finished import Finished, digest, model_stamp
-from engine.chat import messages
 from engine.outputs import file_to_write
-from evaluate import PIECE, columns, percent, sample_answers
+from engine.tables import columns, percent
+from evaluate import PIECE, sample_answers
 from policy import Policy
 from solver import given_answer
 from engine.verify import Verifier
@@ -202,6 +196,8 @@ def questions_of(written):
     questions = []
     for x in written["questions"]:
         fields = {name: value for name, value in x.items() if name != "document"}
+        # a list after JSON: another fingerprint than before, and all would be answered again
+        fields["aliases"] = tuple(fields.get("aliases", ()))
         questions.append(Question(**fields))
     return questions
 
@@ -258,35 +254,9 @@ class Local:
 
 # ---------------------------------------------------------------- a guest: a server's model
 
-# HTTP errors worth another try; so is any from 500 on
-PASSING = (408, 409, 425, 429)
-
-
-class Endpoint:
-    """http://HOST:PORT/v1 as a solver: any OpenAI-compatible server.
-
-    A failure that may pass is tried again, any other is one line of InputError.
-    """
-
-    def __init__(self, url, name=None, options=None, workers=8, wait=2.0, seconds=600):
-        self.url = url.rstrip("/")
-        self.options = options or {}
-        self.workers = workers
-        self.wait = wait
-        self.seconds = seconds
-        self.name = name or self.first_model()
-        self.stamp = (self.url, self.name, self.options)
-
-    def first_model(self):
-        try:
-            return self.request("/models")["data"][0]["id"]
-        except (KeyError, IndexError, TypeError):
-            raise InputError(f"{self.url}/models names no model; "
-                             "give its name with --reference_name") from None
-        except InputError as error:
-            # transformers serve fails here when its machine has no hub cache
-            raise InputError(f"{error}; with --reference_name NAME the server is not asked "
-                             "for its models") from None
+class Endpoint(endpoint.Endpoint):
+    """http://HOST:PORT/v1 as a solver: any OpenAI-compatible server."""
+    name_flag = "--reference_name"
 
     def answer(self, questions, samples, key, cfg, verifier):
         """Q questions -> (Q, N) rollouts without tokens, (Q, N) r.
@@ -296,107 +266,12 @@ class Endpoint:
         prompts = []
         for question in questions:
             prompts += [solver_role.prompt_text(question, cfg.prompts)] * samples
-
-        pool, failed = ThreadPoolExecutor(self.workers), threading.Event()
-
-        def ask(text):
-            # after a failure the rest is not asked, however late the pool hears of it
-            if failed.is_set():
-                return None
-            try:
-                return self.chat(text, cfg)
-            except InputError:
-                failed.set()
-                raise
-
-        try:
-            replies = pool.map(ask, prompts)
-            answers = list(tqdm(replies, total=len(prompts), desc="reference", leave=False))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
+        replies = self.chat_all(prompts, "reference", {
+            "temperature": cfg.eval_temperature, "top_p": cfg.eval_top_p,
+            "max_tokens": cfg.max_response_tokens})
+        answers = [Rollout([], [], [], finished, text) for text, finished in replies]
         groups = [answers[i:i + samples] for i in range(0, len(answers), samples)]
         return groups, solver_role.rewards(questions, groups, verifier)
-
-    def chat(self, prompt, cfg):
-        """A user message, or (system message, user message) -> one sampled answer."""
-        body = {"model": self.name, "messages": messages(prompt),
-                "temperature": cfg.eval_temperature, "top_p": cfg.eval_top_p,
-                "max_tokens": cfg.max_response_tokens} | self.options
-        body = {name: value for name, value in body.items() if value is not None}
-        reply = self.request("/chat/completions", body)
-        try:
-            choice = reply["choices"][0]
-            # null where a model was cut while thinking
-            content = choice["message"].get("content") or ""
-            finished = choice.get("finish_reason") != "length"
-            return Rollout([], [], [], finished, content)
-        except (KeyError, IndexError, TypeError, AttributeError):
-            got = shorten(without_key(json.dumps(reply)), 200)
-            raise InputError(f"{self.url}/chat/completions: expected choices[0].message.content, "
-                             f"got {got}") from None
-
-    def request(self, path, body=None, tries=5):
-        """GET, or POST of a JSON body -> the JSON reply.
-
-        Between tries it waits 2, 4, 8 and 16 seconds. InputError after the last one, or at once
-        where another would not help.
-        """
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, headers())
-        for attempt in range(tries):
-            try:
-                with OPENER.open(request, timeout=self.seconds) as reply:
-                    return json.loads(reply.read())
-            except urllib.error.HTTPError as error:
-                text = error.read().decode("utf-8", "replace")
-                if 300 <= error.code < 400:
-                    text = (f"redirects to {error.headers.get('Location')}, where neither the key "
-                            "nor a question is sent; give the address that answers")
-                problem = f"{error.code} {shorten(without_key(text), 200)}"
-                passing = error.code in PASSING or error.code >= 500
-            except (OSError, ValueError, http.client.HTTPException) as error:
-                # no server, a broken connection, no JSON
-                problem = shorten(without_key(str(error)), 200)
-                passing = True
-
-            if not passing or attempt == tries - 1:
-                raise InputError(f"{self.url}{path}: {problem}")
-            time.sleep(self.wait * 2 ** attempt)
-
-
-def headers():
-    found = {"Content-Type": "application/json"}
-    if api_key():
-        found["Authorization"] = f"Bearer {api_key()}"
-    return found
-
-
-def api_key():
-    """OPENAI_API_KEY without what a file's end left around it. InputError, which does not show it,
-    for one that no header takes.
-    """
-    key = os.environ.get("OPENAI_API_KEY", "").strip()
-    odd = [place for place, letter in enumerate(key, 1) if not "!" <= letter <= "~"]
-    if odd:
-        raise InputError(f"OPENAI_API_KEY: character {odd[0]} of {len(key)} is none of a key's "
-                         "(a space, a control character or a letter with an accent)")
-    return key
-
-
-def without_key(text):
-    """What a server or a library says -> the same, should it repeat the key."""
-    return text.replace(api_key(), "[the key]") if api_key() else text
-
-
-class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect is an error: followed, it would take the key to whoever is named."""
-
-    def redirect_request(self, *_):
-        return None
-
-
-OPENER = urllib.request.build_opener(NoRedirect)
 
 
 def reference(args, cfg):
@@ -592,9 +467,7 @@ def draw_panel(ax, rows, name):
 # ---------------------------------------------------------------- the command
 
 def read_arguments(argv):
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.quality", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m tools.quality", __doc__)
     parser.add_argument("run", help="folder of a run; with --save_every it holds more than its "
                                     "two ends")
     parser.add_argument("--checkpoints", type=int, nargs="+", metavar="ITERATION",

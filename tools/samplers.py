@@ -55,7 +55,7 @@ def rates(m, how):
 
 def assumed(m, how):
     """Machine, "ours" or "vllm" -> one line: what is assumed of that sampler."""
-    both = (f"{m.hbm_share:.0%} of {m.hbm_gbs:g} GB/s and {m.gemm_share:.0%} of {m.tflops:g} "
+    both = (f"{m.hbm_share:.0%} of the memory's bandwidth and {m.gemm_share:.0%} of {m.tflops:g} "
             "TFLOPs in a step")
     if how == "vllm":
         return (f"vLLM: {both}, {m.vllm_step_ms:g} ms between steps, {m.vllm_row_us:g} us a row "

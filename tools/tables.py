@@ -51,6 +51,8 @@ def compared(p, plan, minutes):
             stages = plan(q)
             cells = [f"{stages[stage].seconds / 60:.2f}" for stage in SHOWN]
             cells += [f"{minutes(q, stages):.1f}", f"{hours(q, stages, minutes):.1f}"]
+            if any(stage.peak > q.usable for stage in stages.values()):
+                cells = ["-"] * (len(cells) - 1) + ["does not fit"]
             place = f"{name}, {p.machine.gpus} x {kind}"
             yield f"{place:26}" + "".join(map("{:>14}".format, cells))
     yield from (samplers.assumed(p.machine, how) for how in NAMES)
