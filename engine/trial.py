@@ -163,8 +163,11 @@ def lines(policy, cfg, longest):
         return why
     policy.flat = trial.takes_flat()
 
+    # a run's solver of the same anchor has been tried at length
+    twin = policy.role == "generator" and (
+        policy.model.name_or_path == cfg.model == cfg.generator_anchor)
     reach = window_of(policy.model)
-    if longest > CHEAP and not (reach and reach < longest):
+    if twin or (longest > CHEAP and not (reach and reach < longest)):
         return None
     large = policy.layer_weights * longest > LARGE
     return Trial(on_trial(policy, short=large), cfg).long(longest)

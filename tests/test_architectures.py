@@ -29,6 +29,13 @@ def test_what_is_refused_is_refused_in_words(kind):
     assert verdict == "refused" and REFUSED[kind] in words
 
 
+@pytest.mark.parametrize("kind", ["granite", "gemma2", "cohere"])
+def test_the_measure_sees_what_the_trial_refuses(kind, monkeypatch):
+    monkeypatch.setattr("policy.check_model", lambda policy, _: setattr(policy, "flat", False))
+    verdict, words = architectures.judged(kind)
+    assert verdict == "WRONG" and float(words.removeprefix("off by ")) > 1e-3
+
+
 def test_the_page_has_every_architecture_once_and_no_wrong_one():
     page = (ROOT / "docs/models.md").read_text(encoding="utf-8")
     table = page.split(architectures.START)[1].split(architectures.END)[0]

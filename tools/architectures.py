@@ -50,8 +50,7 @@ EXPERT_WIDTHS = ("moe_intermediate_size", "shared_expert_intermediate_size",
                  "dense_intermediate_size")
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx",
-             "max_target_positions",
-             "max_sequence_length", "context_length")
+             "max_target_positions", "max_sequence_length", "context_length")
 WINDOWS = ("sliding_window", "window_size", "attention_window_size", "attention_chunk_size",
            "local_attention", "sliding_window_size")
 SMALL = {
@@ -71,13 +70,13 @@ SMALL = {
     "linear_num_value_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
     "index_n_heads": 2, "index_head_dim": 8, "index_topk": 8, "is_decoder": True,
     "logits_scaling": 4.0, "altup_num_inputs": 2, "laurel_rank": 8, "num_kv_shared_layers": 0,
-    "bos_token_id": 2,
-    "eos_token_id": 4, "pad_token_id": 0, "n_languages": 1, "attention_dropout": 0.0,
-    "attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "dropout": 0.0,
+    "bos_token_id": 2, "eos_token_id": 4, "pad_token_id": 0, "n_languages": 1,
+    "attention_dropout": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "dropout": 0.0,
     "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 # What these leave open, or derive from other sizes.
-OFTEN_NONE = ("head_dim", "num_key_value_heads", "n_routed_experts", "moe_intermediate_size")
+OFTEN_NONE = ("head_dim", "num_key_value_heads", "n_routed_experts", "moe_intermediate_size",
+              "num_experts_per_tok", "n_shared_experts", "n_group", "topk_group")
 BESIDE = {
     "lfm2": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
