@@ -14,7 +14,7 @@ from classroom.exercises import EXERCISES
 from data import InputError
 
 TITLES = {"blank": "blank", "file": "your file", "by_hand": "worked numbers", "oracle": "oracle",
-          "run": "ten iterations"}
+          "grading": "grading", "run": "ten iterations"}
 
 
 def listing():

@@ -37,7 +37,7 @@ def check(folder, exercise, seconds=SECONDS):
         problem = apart(command, seconds)
         if report.exists():
             return Verdict(json.loads(report.read_text(encoding="utf-8")))
-    return Verdict([("run", False, problem or "the process ended without a verdict")])
+    return Verdict([("grading", False, problem or "the process ended without a verdict")])
 
 
 def apart(command, seconds, folder=ROOT, output=subprocess.DEVNULL):
