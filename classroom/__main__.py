@@ -14,7 +14,7 @@ from classroom.exercises import EXERCISES
 from data import InputError
 
 TITLES = {"blank": "blank", "file": "your file", "by_hand": "worked numbers", "oracle": "oracle",
-          "run": "ten iterations"}
+          "grading": "grading", "run": "ten iterations"}
 
 
 def listing():
@@ -68,7 +68,7 @@ def show(args):
     ours = course.reference(exercise.FILE)
     texts = {"ours": ours}
     folder = course.find(args.dir)
-    texts["yours"] = (folder / exercise.FILE).read_text(encoding="utf-8")
+    texts["yours"] = course.theirs(folder, exercise)
     for whose, text in texts.items():
         for name in exercise.BLANKS:
             print(f"# ---------------- {whose}: {exercise.FILE}, {name}")
@@ -115,8 +115,11 @@ def main(argv=None):
         return listing()
     try:
         return globals()[args.command](args)
-    except (InputError, sources.NotThere) as error:
+    except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except sources.NotThere as error:
+        print(f"error: your {EXERCISES[args.name].FILE} {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -1,6 +1,6 @@
 """The folder a student works in: the real files, with the functions of the exercises blanked.
 
-    DIR/              a copy of the top floor, of engine/ and of the embedded world
+    DIR/              a copy of the top floor, of engine/, of prompts/ and of the embedded world
     DIR/course.json   which exercises it was started with
 
 Ours are the files this package lies beside. A student's file is graded with the functions of all
@@ -34,7 +34,7 @@ def start(folder, names):
 
 
 def copy_project(folder):
-    """The top floor, engine/ and the embedded world -> a folder in which train.py runs."""
+    """The top floor, engine/, prompts/, the embedded world -> a folder in which train.py runs."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in ROOT.glob("*.py"):
         shutil.copy(path, folder)
@@ -42,12 +42,13 @@ def copy_project(folder):
                     ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "toy", folder / "toy", dirs_exist_ok=True,
                     ignore=shutil.ignore_patterns("__pycache__", "hard", "free"))
+    shutil.copytree(ROOT / "prompts", folder / "prompts", dirs_exist_ok=True)
 
 
 def reset(folder, exercise):
     """Blank the exercise's functions again; the rest of the file stays as the student has it."""
     path = Path(folder) / exercise.FILE
-    text = path.read_text(encoding="utf-8")
+    text = theirs(folder, exercise)
     ours = reference(exercise.FILE)
     for name in exercise.BLANKS:
         function = sources.source(sources.blanked(ours, name, exercise), name)
@@ -77,9 +78,20 @@ def reference(file):
     return (ROOT / file).read_text(encoding="utf-8")
 
 
+def theirs(folder, exercise):
+    """-> the text of the student's file."""
+    path = Path(folder) / exercise.FILE
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: is not there any more; copy it anew from {ROOT}, then `reset`")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})")
+
+
 def submission(folder, exercise):
     """-> the student's file, with every other exercise's functions as ours."""
-    text = (Path(folder) / exercise.FILE).read_text(encoding="utf-8")
+    text = theirs(folder, exercise)
     ours = reference(exercise.FILE)
     for name in exercise.BLANKS:
         sources.find(text, name)

@@ -8,13 +8,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from classroom import sources
 from classroom.course import ROOT, submission
 from classroom.judge import Verdict
 
+# of the processor, so that a busy machine makes no endless loop of a slow one; asleep, SLACK times
+# as long by the clock
 SECONDS = 60
+SLACK = 10
 GIGABYTES = 6
 
 
@@ -33,27 +37,30 @@ def check(folder, exercise, seconds=SECONDS):
         problem = apart(command, seconds)
         if report.exists():
             return Verdict(json.loads(report.read_text(encoding="utf-8")))
-    return Verdict([("run", False, problem or "the process ended without a verdict")])
+    return Verdict([("grading", False, problem or "the process ended without a verdict")])
 
 
 def apart(command, seconds, folder=ROOT, output=subprocess.DEVNULL):
     """Run a command under the limits -> None, or the sentence about why it did not end well."""
     environment = dict(os.environ, OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1",
                        TOKENIZERS_PARALLELISM="false")
+    endless = (f"it had not come to an end after {seconds} seconds: is there a loop that never "
+               "ends?")
     child = subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL,
                              stdout=output, stderr=subprocess.PIPE, text=True,
-                             start_new_session=True, preexec_fn=limit_memory)
+                             start_new_session=True, preexec_fn=partial(limit, seconds))
     try:
-        _, errors = child.communicate(timeout=seconds)
+        _, errors = child.communicate(timeout=SLACK * seconds)
     except subprocess.TimeoutExpired:
         end(child)
-        return (f"it had not come to an end after {seconds} seconds: is there a loop that never "
-                "ends?")
+        return endless
     except BaseException:
         end(child)
         raise
     if child.returncode == 0:
         return None
+    if child.returncode == -signal.SIGXCPU:
+        return endless
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
         return f"the process was killed by {name}; was there memory enough?"
@@ -69,10 +76,11 @@ def end(child):
     child.communicate()
 
 
-def limit_memory():
+def limit(seconds):
     """In the child, before it begins. Not every system has this limit."""
     try:
         import resource
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
         resource.setrlimit(resource.RLIMIT_DATA, (GIGABYTES * 2 ** 30,) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     except (ImportError, ValueError, OSError):

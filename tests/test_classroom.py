@@ -1,7 +1,10 @@
 """The classroom: ours passes, a blank is said, and every planted mistake gets its own sentence."""
+import sys
+
 import pytest
 
-from classroom import course, judge, sources
+from classroom import course, grader, judge, sources
+from classroom.__main__ import main
 from classroom.exercises import EXERCISES
 
 pytestmark = pytest.mark.slow
@@ -43,3 +46,21 @@ def test_a_planted_mistake_fails_with_its_own_sentence(name, i):
 @pytest.mark.parametrize("name", NAMES)
 def test_an_exercise_knows_at_least_four_mistakes(name):
     assert len(EXERCISES[name].MISTAKES) >= 4
+
+
+@pytest.mark.parametrize("endless", ["while True: pass", "import time; time.sleep(99)"])
+def test_code_without_an_end_is_ended_and_said(endless, monkeypatch):
+    monkeypatch.setattr(grader, "SLACK", 5)
+    assert "loop that never ends" in grader.apart([sys.executable, "-c", endless], 1)
+
+
+def test_show_and_reset_of_a_file_that_is_no_python_or_not_there_say_so(tmp_path, capsys):
+    file = tmp_path / "dugrpo.py"
+    (tmp_path / "course.json").write_text('{"exercises": ["center"]}', encoding="utf-8")
+    for command in ("show", "reset"):
+        file.write_text("def center(r:\n", encoding="utf-8")
+        assert main([command, "center", "--dir", str(tmp_path)]) == 2
+        assert "your dugrpo.py is not Python" in capsys.readouterr().err
+        file.unlink()
+        assert main([command, "center", "--dir", str(tmp_path)]) == 2
+        assert "is not there any more" in capsys.readouterr().err

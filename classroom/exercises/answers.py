@@ -14,8 +14,10 @@ RUN = True
 
 HINTS = (
     "prompt_text puts the question and its choices, each behind a letter, into MULTIPLE_CHOICE "
-    "(or FREE_FORM, where there are none); prompts=\"hard\" goes through long_prompt with \"A)\" "
-    "for \"A.\". rewards compares what each answer gave with the key.",
+    "(or FREE_FORM, where there are none), by .format(question=..., options=...). "
+    "prompts=\"hard\" is long_prompt(\"solver.txt\", section, question=..., options=...), with "
+    "\"A)\" for \"A.\"; the section is \"multiple choice\", or \"free form\", which takes no "
+    "options. rewards compares what each answer gave with the key.",
     "For a question with choices: given_answer(question, rollout.text) is the letter in the last "
     "box or None; right if it is question.letter, 1.0, else 0.0. An answer without a box is wrong "
     "and stays.",
@@ -93,6 +95,11 @@ def by_hand(m):
     for line in ("2 + 2?", "A. 3", "B. 4", "C. 5", "D. 22"):
         expect(line in text.split("\n"), True, f"the prompt has the line {line!r}; that")
     expect("A. " in m.prompt_text(FREE), False, "a free-form prompt has choices; that")
+    hard = m.prompt_text(CHOICE, "hard"), m.prompt_text(FREE, "hard")
+    expect([isinstance(both, tuple) and len(both) for both in hard], [2, 2],
+           "prompts=\"hard\": how many messages a question has, with choices and without,")
+    expect(["B) 4" in user.split("\n") for _, user in hard], [True, False],
+           "prompts=\"hard\": whether the line 'B) 4' is there, with choices and without,")
     r = m.rewards([CHOICE], [rollouts(TEXTS)], Checker())
     expect(r, torch.tensor([[1., 0., 0., 1.]]),
            "rewards of \\boxed{B}, \"A is wrong, B too \\boxed{C}\", \"B\", two boxes; key B")

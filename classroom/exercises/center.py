@@ -16,7 +16,8 @@ HINTS = (
     "taken away from every answer of its row.",
     "Compute in float64 (r.double()) and return what like_input(A_sol, r) gives. A row whose "
     "rewards are all equal must come out as exact zeros: masked_fill with all_equal(r)[:, None]. "
-    "checked(r, \"rewards\") refuses what is not a finite table.",
+    "checked(r, \"rewards\"), a line of its own before all that, raises for what is not a finite "
+    "table; it returns nothing.",
 )
 
 MISTAKES = (

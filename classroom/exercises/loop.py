@@ -22,17 +22,20 @@ RUN = True
 HINTS = (
     "The comments of the six steps stay; under each stands what it needs. Names that later lines "
     "use: dev, drafts, slots, solved, answered, score, earned, A_gen, kept, generator_step, "
-    "solver_step, Q, measured.",
+    "solver_step, Q, measured. What study's methods take and give stands in extensions.py, "
+    "MainRecipe; of the other functions in the file that train.py imports them from.",
     "1: solve(solver, study.dev_questions(t), t, \"dev\", cfg, verifier). 2: write_questions with "
-    "the seed words (cfg.seed, t, \"generator\", \"write\"), valid_questions(drafts), "
-    "study.questions. 3: solve once, questions and study.problems(t) together, in the stage "
-    "\"answer\"; solved is the first Q of it. 4, if cfg.by_influence: dev_gradient, study.g_dev, "
-    "influence_scores, study.s_hat, and what was measured as a dict (s_hat, own_share, "
-    "g_dev_norm).",
+    "study.documents(t) and the seed words (cfg.seed, t, \"generator\", \"write\"), slots, "
+    "drafted = valid_questions(drafts), study.questions(drafted, t). 3: solve once, questions and "
+    "study.problems(t) together, in the stage \"answer\"; solved = answered[:Q]. 4, if "
+    "cfg.by_influence: dev_gradient, study.g_dev, influence_scores, study.s_hat(s_hat, slots), "
+    "and measured = dict(s_hat=..., own_share=..., g_dev_norm=norm(g_dev)).",
     "4 ends with earned = earnings(measured, solved, cfg, t) and score = rewards.total(earned). "
-    "5: for each term a grid, dugrpo, the weighted sum A_gen; update the generator on "
-    "rollouts_of(drafts). 6: study.kept, study.batch, documents_of, update the solver. Nobody "
-    "moves before step 5.",
+    "5: for each term, paid of earned.items() s = grid(paid, slots, drafts, term, cfg); A_gen is "
+    "the sum of term.weight * dugrpo(s, term.advantage); update the generator on "
+    "rollouts_of(drafts). 6: kept = study.kept(slots, score, solved, t); the answers and their A "
+    "are study.batch(kept, answered, dev); update the solver on them, with documents_of(slots, "
+    "answers) last. Nobody moves before step 5.",
 )
 
 ANSWERED = 'answered = solve(solver, everything, t, "answer", cfg, verifier)'

@@ -16,9 +16,10 @@ HINTS = (
     "In dugrpo: x = s.double(), and alive = ~all_equal(s) says which rows count. Of those rows: "
     "centred (D', n) is the row less its mean, sigma (D', 1) its unbiased std, sigma_B the mean "
     "of sigma.",
-    "Begin with checked(s, \"scores\") and a ValueError for a mode that is not in ADVANTAGES. If "
-    "no document is alive return like_input(x.new_zeros(x.shape), s). Else A_gen is zeros, with "
-    "A_gen[alive] = ADVANTAGES[mode](centred, sigma, sigma_B, eps); return like_input(A_gen, s).",
+    "Begin with checked(s, \"scores\"), which raises or returns nothing, and a ValueError for a "
+    "mode that is not in ADVANTAGES. If no document is alive return "
+    "like_input(x.new_zeros(x.shape), s). Else A_gen is zeros, with A_gen[alive] = "
+    "ADVANTAGES[mode](centred, sigma, sigma_B, eps); return like_input(A_gen, s).",
 )
 
 DIVISION = "centred / (sigma + sigma_B + eps)"

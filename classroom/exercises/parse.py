@@ -15,12 +15,17 @@ HINTS = (
     "list of them), with enough choices, none empty, no two alike, and a key that is one of them. "
     "Each way to fail has its reason, in the order of the docstring.",
     "fold(x) makes runs of white space one; strip_labels(written, key) takes \"A.\" off where all "
-    "choices have one; find_key(key, written, choices) is the place of the key, or None. The "
-    "question's key is the choice itself, choices[index], whatever the model wrote for it.",
+    "choices have one; find_key(key, written, choices) is the place of the key, or None. written: "
+    "the choices with .strip(); choices: what strip_labels gave; key: folded. Two choices are "
+    "alike if fold makes them equal. The question's key is the choice itself, choices[index], "
+    "whatever the model wrote for it: Question(text, choices, choices[index]).",
     "parse_draft: judged(text, check, needed) gives (question, reason, slips) of each object in "
-    "order; of questions the last counts, an invalid object takes none back, and a generator that "
-    "abstains does. Start from (None, \"bad_json\" if was_meant(text) else \"no_json\", []). Then "
-    "shuffle the choices by rng, unless there is none or order_matters(choices).",
+    "order. check takes one dict: check_question with its two numbers filled in, or "
+    "check_free_form if question_type is \"free_form\"; needed are the names it wants, FIELDS, or "
+    "(\"question_text\", \"ground_truth\"). Of questions the last counts, an invalid object takes "
+    "none back, and a generator that abstains does. Start from (None, \"bad_json\" if "
+    "was_meant(text) else \"no_json\", []). Then shuffle the choices by rng, unless there is none "
+    "or order_matters(choices).",
 )
 
 LAST = 'if question or reason == "abstained" or not found[0]:'
@@ -72,6 +77,8 @@ TEXTS = (
     written(["", "4", "5", "22"]),
     "There is no question here.",
 )
+# by other names, which are mended only if no choices are needed
+SHORT = '{"question": "One half?", "answer": "1/2"}'
 
 
 def answer_of(m, text, seed=5):
@@ -89,6 +96,9 @@ def by_hand(m):
     question, _, _ = m.parse_draft(TEXTS[6], None, 4, 8, "multiple_choice")
     expect([question.choices, question.ground_truth], [["3", "4", "5", "22"], "4"],
            "choices with labels and the key B")
+    free = m.parse_draft(SHORT, None, 4, 8, "free_form")[0]
+    expect(free and [free.question_text, free.choices, free.ground_truth], ["One half?", [], "1/2"],
+           f"of {SHORT}, as free_form,")
 
 
 def oracle(m):

@@ -13,13 +13,15 @@ RUN = False
 HINTS = (
     "Four functions, each using the one before: dot over two lists of tensors, cosine from three "
     "dots, similarity of one question (Gamma first where cfg.similarity begins with "
-    "\"preconditioned\"), plain_scores of all of them.",
+    "\"preconditioned\"; then the cosine if it ends with \"cosine\", else the dot), plain_scores "
+    "of all of them.",
     "A model is one long vector: the cosine is over all tensors together, so add the dots up "
     "before dividing. Floor the norms at 1e-12. In similarity each tensor has its own (v, k) in "
-    "moments.",
+    "moments; AdamW's other two numbers are cfg.beta2 and cfg.adam_eps.",
     "plain_scores: zeros for groups without a gradient (kept_groups), Tbar = mean_length of all "
     "kept groups, one number for the whole batch; g_q = gradient(solver, [(q, group)], A_sol, "
-    "len(group) * Tbar, cfg); moments = [second_moment(solver.optimizer, p) for p in params].",
+    "len(group) * Tbar, cfg); moments = [second_moment(solver.optimizer, p) for p in "
+    "solver.params].",
 )
 
 GAMMA = "[Gamma(g, v, k, cfg.beta2, cfg.adam_eps) for g, (v, k) in zip(g_q, moments)]"

@@ -13,15 +13,19 @@ RUN = True
 HINTS = (
     "Groups whose advantages are all zero drop out first, of Tbar too. The rest, spread over the "
     "documents if there are any, is cut into mini-batches of cfg.minibatch_rows // m groups. Each "
-    "is one optimizer step: zero_grad, a loss and backward for each pass, then step(policy, cfg).",
+    "is one optimizer step: policy.optimizer.zero_grad(), pass_loss and backward for each pass, "
+    "then step(policy, cfg), which gives [its gradient norm].",
     "The denominator is cfg.minibatch_rows * mean_length(kept groups), one number for the whole "
-    "call, for a short last mini-batch too. A group is never cut: minibatch_rows must be a "
-    "multiple of m (InputError else).",
+    "call, for a short last mini-batch too. No group left: {\"grad_norm\": None, \"tokens\": 0, "
+    "\"steps\": 0, \"rows\": 0}; else policy.wake(). A group is never cut: minibatch_rows must be "
+    "a multiple of m (InputError else).",
     "rho compares with the model before the update. In the first mini-batch that is the present "
     "model (pass None); for all later ones old_logps(policy, groups, cfg) must be taken before "
     "the first step. Each rank takes its share: ranks.share(longest_first(...)) of every "
-    "mini-batch, and even_passes(policy, passes(policy, minibatch, cfg)). Return grad_norm, "
-    "tokens, steps, rows.",
+    "mini-batch, and even_passes(policy, passes(policy, minibatch, cfg)). Groups stay (g, group) "
+    "pairs, g the row in A. Return grad_norm, the mean of the norms (None if there are none); "
+    "tokens, the sum of what pass_loss counted; steps, how many norms; rows, the answers of the "
+    "kept groups.",
 )
 
 MISTAKES = (
