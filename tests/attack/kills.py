@@ -129,13 +129,18 @@ def of_ranks(tally, seed, i, words, seconds, folder):
     tally.add("loss" if differ else "right", what, f"{differ[:5]} {runs.output(path)}")
 
 
+def heeds_ctrl_c():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def while_importing(tally, seed, i, words, whole, folder):
     """A signal before the run's own code has begun: nothing is there yet that could be lost."""
     rng, path = mutators.seeded(seed, "import", i), folder / f"import-{i}"
     number = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)[i % 3]
     with open(f"{path}.output", "w") as f:
         command = [sys.executable, "train.py", *map(str, words), "--run", str(path)]
-        process = subprocess.Popen(command, stdout=f, stderr=f, cwd=ROOT)
+        # as a shell's foreground starts it: in the background SIGINT is ignored
+        process = subprocess.Popen(command, stdout=f, stderr=f, cwd=ROOT, preexec_fn=heeds_ctrl_c)
     time.sleep(rng.uniform(0.05, 3))
     process.send_signal(number)
     what = f"{i}: {number.name} during the imports"

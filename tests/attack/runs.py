@@ -39,6 +39,8 @@ def main(words, output, changes):
         os.dup2(to.fileno(), 1)
         os.dup2(to.fileno(), 2)
         through.stdin.close()
+    # anew: those that were inherited remember the place in another file
+    sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))
     # as a shell starts it: the server that this process was forked from ignores it
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(changes.get("environment", {}))
