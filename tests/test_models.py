@@ -13,7 +13,7 @@ from transformers import (
 import evaluate
 import fakes
 import warmup
-from config import Config
+from config import ROOT, Config
 from data import InputError
 from engine import model_folder, models, trial
 from engine.chat import chat_ids, chat_stop_ids, chat_text
@@ -224,14 +224,9 @@ def test_warmup_and_evaluate_refuse_what_training_refuses(tmp_path, word):
         if word == "warmup":
             warmup.load(SimpleNamespace(model=name, lr=1e-3, prompts="plain"), [])
         elif word == "evaluate":
-            evaluate.compare([name], [SimpleNamespace(max_tokens=8)], EVALUATED, None, None)
+            evaluate.main([name, "--questions", str(ROOT / "toy/dev.json"), "--limit", "1"])
         else:
             Policy("solver", name, 0.0, Config(device="cpu"))
-
-
-EVALUATED = SimpleNamespace(
-    max_prompt_tokens=64, rows_at_once=8, prompts="plain", temperature=0.7, top_p=1.0, top_k=0,
-    seed=0)
 
 
 def test_a_demonstration_longer_than_the_models_positions_is_refused(tmp_path):

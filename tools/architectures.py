@@ -71,8 +71,8 @@ SMALL = {
     "index_n_heads": 2, "index_head_dim": 8, "index_topk": 8, "is_decoder": True,
     "logits_scaling": 4.0, "altup_num_inputs": 2, "laurel_rank": 8, "num_kv_shared_layers": 0,
     "bos_token_id": 2, "eos_token_id": 4, "pad_token_id": 0, "n_languages": 1,
-    "attention_dropout": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "dropout": 0.0,
-    "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    "attention_dropout": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0,
+    "dropout": 0.0, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 # What these leave open, or derive from other sizes.
 OFTEN_NONE = ("head_dim", "num_key_value_heads", "n_routed_experts", "moe_intermediate_size",
