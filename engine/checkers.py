@@ -2,7 +2,7 @@
 
     checker       of          right is
     ours          all         the letter of the key; free-form: equal by engine/verify.py
-    letters       choices     the letter of the key in the last box
+    letters       choices     the letter of the key in the last box, or the key's own text
     exact         all         the last box holds, character by character, the reference; of choices,
                               the letter of the key or its text
     math-verify   free-form   math-verify with its defaults, on the whole answer; a guest
