@@ -89,12 +89,13 @@ def test_the_table_is_whole():
 
 def test_generated_pairs_are_those_of_the_seeded_script():
     written = [pair for pair in PAIRS if pair["source"] == "generated"]
-    seen = {(pair["answer"], pair["truth"]) for pair in PAIRS if pair["source"] != "generated"}
+    before = [pair for pair in PAIRS if pair["source"] not in ("generated", pairs.LATER)]
+    seen = {(pair["answer"], pair["truth"]) for pair in before}
     again = []
     for kind, make in pairs.KINDS.items():
         again += pairs.rows(kind, make, seen)
-    for pair in written:
-        pair.pop("known_wrong", None)
+    marks = {"known_wrong"}
+    written = [{name: pair[name] for name in pair.keys() - marks} for pair in written]
     assert again == written
 
 

@@ -21,6 +21,8 @@ from pathlib import Path
 FILE = Path(__file__).resolve().parent.parent / "tests/answer_pairs.jsonl"
 PER_KIND = 40
 SEED = 19
+# Rows that came after the generated ones and must not change them.
+LATER = "by hand, after the rules"
 
 
 def main():
@@ -31,7 +33,8 @@ def main():
             known_wrong.add((row["answer"], row["truth"]))
         if not row["source"].startswith("generated"):
             kept.append(row)
-            seen.add((row["answer"], row["truth"]))
+            if row["source"] != LATER:
+                seen.add((row["answer"], row["truth"]))
 
     for kind, make in KINDS.items():
         kept += rows(kind, make, seen)
