@@ -149,6 +149,8 @@ def compare(models, tests, args, finished, verifier, say=print):
     """
     tests, commands = without_results(models, tests, say)
     records, results = {}, {}
+    # a model is tried at the lengths of all sets
+    longest = evaluation_config(args, max(test.max_tokens for test in tests))
     with Checkers(args.checker, solver_role.last_boxed, finished, judge(args)) as checkers:
         for model in models:
             path = flags.find_model("MODEL", model)
@@ -161,7 +163,7 @@ def compare(models, tests, args, finished, verifier, say=print):
                     result = scores(found)
                 else:
                     cfg = evaluation_config(args, test.max_tokens)
-                    policy = policy or Policy("solver", path, 0.0, cfg)
+                    policy = policy or Policy("solver", path, 0.0, longest)
                     questions, answered, too_long = evaluate(
                         policy, stamp, test, cfg, args.seed, finished, verifier)
                     found, checked, differences = checkers.check(questions, answered)
@@ -199,8 +201,8 @@ def without_results(models, tests, say):
             ready.append(test)
             continue
         folders = [flags.find_model("MODEL", model) for model in missing]
-        commands[test.name] = [coding.commands(test.name, folder) for folder in folders]
-        say(coding.how_to(test.name, folders))
+        commands[test.name] = [coding.commands(test.name, x, test.samples) for x in folders]
+        say(coding.how_to(test.name, folders, test.samples))
     return ready, commands
 
 

@@ -34,12 +34,13 @@ import torch
 
 from data import InputError
 from engine import offload, ranks, shard, varlen
+from engine.chat import chat_ids, stop_ids_of
 from engine.device import prepare, release
 from engine.logps import TokenLogps, response_lengths, tree_logps
-from engine.models import (chat_ids, check_model, copy_with, device_of, layer_weights, layers_of,
-                           load_model, rows_agree, stop_ids_of)
+from engine.models import copy_with, device_of, layer_weights, layers_of, load_model
 from engine.packing import even_passes, longest_first, passes
 from engine.progress import bar as progress_bar
+from engine.trial import check_model, rows_agree
 
 
 # ---------------------------------------------------------------- the loss

@@ -11,13 +11,13 @@ Our own choices: no smoothing; every axis includes 0; a metric without a value, 
 named instead of drawn. Questions are grouped by skill in the embedded world, elsewhere by their
 documents' files or headings, or, where those do not tell them apart, by their first word.
 """
-import argparse
 import os
 from collections import defaultdict
 from itertools import chain
 
 from data import Question, run_script
 from engine import page
+from engine.arguments import Parser
 from engine.log import duration
 from toy import truth
 
@@ -320,8 +320,7 @@ def make(folders, names=None):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("report.py", __doc__)
     parser.add_argument("runs", metavar="RUN", nargs="+", help="run folder; several are overlaid")
     parser.add_argument("--out", metavar="FILE",
                         help="the page; else RUN/report.html, of several compare.html in the first")

@@ -26,15 +26,19 @@ ASKED = demonstrations.from_command_line(__doc__) if __name__ == "__main__" else
 import json
 import math
 import random
+from dataclasses import replace
 
 import torch
 
 import generator
 import solver
-from data import Document, Question, run_script
-from engine.models import chat_ids, chat_stop_ids, load_model, text_ids
+from config import Config
+from data import Document, InputError, Question, run_script
+from engine.chat import chat_ids, chat_stop_ids, text_ids
 from engine.outputs import whole
 from engine.progress import bar
+from engine.trial import check_model
+from policy import Policy
 
 
 # ---------------------------------------------------------------- demonstrations become pairs
@@ -181,18 +185,32 @@ def backward(model, tokenizer, passes):
 
 # ---------------------------------------------------------------- the command
 
+def load(args, demos):
+    """-> model, tokenizer. InputError where train.py would refuse them, or a pair is too long."""
+    cfg = Config(max_prompt_tokens=8, max_response_tokens=8, dtype="fp32", end_to_end="false")
+    policy = Policy("solver", args.model, args.lr, cfg)
+    longest = 0
+    for demo in demos:
+        for pair in (generator_pair(demo, args.prompts), solver_pair(demo, prompts=args.prompts)):
+            ids, _ = encode_pair(policy.tokenizer, pair)
+            longest = max(longest, len(ids))
+    check_model(policy, replace(cfg, max_prompt_tokens=longest, max_response_tokens=0))
+    return policy.model, policy.tokenizer
+
+
 def main(argv=None):
     """argv: words of the command line; None: the one that was read before torch was imported."""
     args, demos = ASKED if argv is None else demonstrations.asked(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
-    model, tokenizer = load_model(args.model)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model, tokenizer = load(args, demos)
 
     steps = max(1, math.ceil(args.epochs * len(demos) / args.batch))
     print(f"{len(demos)} demonstrations, {steps} steps of {args.batch}", flush=True)
     loss = fit(model, tokenizer, epochs(demos, args.batch, prompts=args.prompts), steps, args.lr)
 
+    if not math.isfinite(loss):
+        raise InputError(f"the loss is {loss}, so nothing was saved; try a smaller --lr")
     with whole(args.out) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

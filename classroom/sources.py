@@ -67,18 +67,25 @@ def put(text, name, function):
 def blanked(text, name, exercise):
     """The same file with hints in place of the function's body; in the exercise's first one.
 
-    Signature and docstring stay; its doctests too, so that they can be tried by hand.
+    Signature and docstring stay; its doctests too, so that they can be tried by hand. An exercise
+    with a `blank` of its own empties what it says.
     """
+    if hasattr(exercise, "blank"):
+        return exercise.blank(text)
     indent = " " * (find(text, name).col_offset + 4)
     first = exercise.BLANKS[0]
-    comments = [f"EXERCISE {exercise.NAME}: the hints stand in {first}"]
-    if name == first:
-        comments = [f"EXERCISE {exercise.NAME}    {exercise.SYMBOL}"]
-        for i, hint in enumerate(exercise.HINTS, start=1):
-            comments += ["", *textwrap.wrap(f"Hint {i}. {hint}", width=90)]
+    lines = [f"{indent}# EXERCISE {exercise.NAME}: the hints stand in {first}\n",
+             f'{indent}raise NotImplementedError("{exercise.NAME}")\n']
+    return with_body(text, name, comments_of(exercise, indent) if name == first else lines)
+
+
+def comments_of(exercise, indent):
+    """The lines that stand where the student's are to come."""
+    comments = [f"EXERCISE {exercise.NAME}    {exercise.SYMBOL}"]
+    for i, hint in enumerate(exercise.HINTS, start=1):
+        comments += ["", *textwrap.wrap(f"Hint {i}. {hint}", width=90)]
     lines = [f"{indent}# {comment}".rstrip() + "\n" for comment in comments]
-    lines.append(f'{indent}raise NotImplementedError("{exercise.NAME}")\n')
-    return with_body(text, name, lines)
+    return [*lines, f'{indent}raise NotImplementedError("{exercise.NAME}")\n']
 
 
 def is_blank(text, name, exercise):

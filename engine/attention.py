@@ -56,15 +56,17 @@ def extras(more):
     return [name for name in EXTRAS if more.get(name) is not None]
 
 
-def folded(module, query, key, value, mask, scaling=None, **more):
+def folded(module, query, key, value, attention_mask, scaling=None, **more):
     """An attention function as transformers calls them -> (R, 1, H, D), None."""
     R, H, L, D = query.shape
     K = key.shape[1]
     if L > 1 or H == K or extras(more):
-        return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, **more)
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **more)
 
     query = query.reshape(R, K, H // K, D)
-    out = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
+    out = scaled_dot_product_attention(
+        query, key, value, attn_mask=attention_mask, scale=scaling)
     return out.reshape(R, 1, H, D), None
 
 

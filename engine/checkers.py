@@ -1,8 +1,8 @@
 """Ways to say whether an answer is right, side by side on the same answers.
 
     checker       of          right is
-    ours          all         the letter of the key; free-form: equal by engine/verify.py
-    letters       choices     the letter of the key in the last box
+    ours          all         letters; free-form: equal by engine/verify.py
+    letters       choices     the letter of the key, or the key's text, in the last box
     exact         all         the last box holds, character by character, the reference; of choices,
                               the letter of the key or its text
     math-verify   free-form   math-verify with its defaults, on the whole answer; a guest

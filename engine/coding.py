@@ -1,7 +1,7 @@
 """Coding benchmarks: programs that a model wrote run in tools made for it, and never here.
 
-    commands(name, model)   what to type: the tool, on the saved folder
-    read_results(path)      the tool's result file -> records, one a problem
+    commands(name, folder, samples)   what to type: the tool, on the saved model
+    read_results(path)                the tool's result file -> records, one a problem
 
     tool                      result file
     evalplus                  ..._eval_results.json        HumanEval+
@@ -27,33 +27,36 @@ EXPECTED = ("expected the result file of evalplus (..._eval_results.json), of "
             "(..._eval_all.json)")
 
 
-def commands(name, folder):
-    """A coding benchmark and a model folder -> lines to type."""
+def commands(name, folder, samples):
+    """A coding benchmark, a model folder, programs per problem -> lines to type."""
     model = shlex.quote(str(folder))
-    x = BENCHMARKS[name]
+    longest = BENCHMARKS[name].max_tokens
     if name == HUMANEVAL:
         return [
             f"evalplus.evaluate --model {model} --dataset humaneval --backend vllm "
-            f"--n_samples {x.samples} --temperature 0.7        (a base model: "
-            "--force_base_prompt)",
+            f"--n_samples {samples} --temperature 0.7",
             f"HF_ALLOW_CODE_EVAL=1 lm_eval --model vllm --model_args pretrained={model} "
             "--tasks humaneval_plus --confirm_run_unsafe_code --log_samples --output_path results "
             f"--gen_kwargs do_sample=True,temperature=0.7,top_p=0.8,top_k=20,"
-            f"max_gen_toks={x.max_tokens}"]
+            f"max_gen_toks={longest}"]
     return [
         "python -m lcb_runner.runner.main --scenario codegeneration --evaluate "
-        f"--release_version release_v5 --n {x.samples} --temperature 0.7 --top_p 0.8 "
-        f"--max_tokens {x.max_tokens} --local_model_path {model} "
-        "--model NAME        (one of its lm_styles.py with the same prompt)"]
+        f"--release_version release_v5 --n {samples} --temperature 0.7 --top_p 0.8 "
+        f"--max_tokens {longest} --local_model_path {model} --model NAME"]
 
 
-def how_to(name, models):
+HINTS = {
+    HUMANEVAL: "the first for a base model: with --force_base_prompt",
+    LIVECODEBENCH: "NAME: one of its lm_styles.py whose prompt is the model's"}
+
+
+def how_to(name, folders, samples):
     """A coding benchmark and the models without a result -> the lines that are printed."""
     title = BENCHMARKS[name].title
-    lines = [f"\n{title}: programs are not run here. Run one of these where that is safe, then "
-             "give the result file to --coding_results:"]
-    for model in models:
-        lines += [f"  {line}" for line in commands(name, model)]
+    lines = [f"\n{title}: programs are not run here. Run one of these where that is safe "
+             f"({HINTS[name]}), then give the result file to --coding_results:"]
+    for folder in folders:
+        lines += [f"  {line}" for line in commands(name, folder, samples)]
     return "\n".join(lines)
 
 
@@ -142,8 +145,8 @@ def of_livecodebench(problems, path):
     for x in problems:
         if not isinstance(x["graded_list"], list):
             raise InputError(f"{printable(path)}: a 'graded_list' that is no list, {EXPECTED}")
-        # some versions grade test by test: a positive number is a passed test
-        groups.append((x.get("question_id"), [int(grade is True) for grade in x["graded_list"]]))
+        # anything but true, such as the code of an error, is no pass
+        groups.append((x.get("question_id"), [int(grade == 1) for grade in x["graded_list"]]))
     return groups
 
 

@@ -5,10 +5,10 @@
 A demonstration is {content, question_text, choices, ground_truth}. Needs no torch, so that --help,
 a misspelt flag, a missing file and a run folder in place of a model are answered at once.
 """
-import argparse
 
 from config import CHOICES
 from data import InputError, run_script
+from engine.arguments import Parser
 from engine import flags
 from engine.outputs import folder_to_write
 from engine.layouts import read_question
@@ -23,6 +23,9 @@ def from_command_line(about):
 def asked(argv, about=None):
     """Words as in read_arguments -> (arguments, demonstrations). Raises InputError."""
     args = read_arguments(argv, about)
+    for name in ("epochs", "lr"):
+        if not getattr(args, name) > 0:
+            raise InputError(f"--{name} {getattr(args, name)}: expected a number above 0")
     args.model = flags.find_model("model", args.model)
     folder_to_write("--out", args.out, [args.model])
     return args, load_demos(args.demos)[:args.limit]
@@ -30,9 +33,7 @@ def asked(argv, about=None):
 
 def read_arguments(argv, about=None):
     """A list of words, or None for the command line -> its arguments."""
-    parser = argparse.ArgumentParser(
-        prog="warmup.py", description=about,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("warmup.py", about)
     add = parser.add_argument
     add("--model", required=True, help="model folder, hub id or short name to start from")
     add("--demos", required=True,

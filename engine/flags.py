@@ -19,6 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from config import CHANGEABLE, CHOICES, FILES, SECTIONS, SETTINGS, Config
+from engine.arguments import MOST_SEED, MOST_THREADS
+from engine.outputs import folder_to_write
 from engine.presets import PRESETS, SHORT_NAMES, TOY, TOY_FREE, TOY_HARD
 from data import InputError, complain, take_all_letters
 from dugrpo import ADVANTAGES
@@ -44,6 +46,7 @@ def from_command_line():
         # a plan may be made where the data is not
         if not cfg.plan:
             files_exist(cfg)
+            folder_to_write("--run", cfg.run)
         if cfg.show_data:
             # only here: a run reads its files with the model at hand
             from engine.summary import show
@@ -407,10 +410,17 @@ AT_LEAST_0 = (
     "seed", "top_k", "eval_top_k", "save_every", "show_every", "threads", "solver_lr",
     "generator_lr", "weight_decay", "seed_questions", "rlvr_per_step", "unboxed_penalty",
     "dev_refresh", "gate_share", "keep_per_doc", "rows_at_once")
-ABOVE_0 = ("temperature", "eval_temperature", "adam_eps", "grad_clip", "tis_cap")
+ABOVE_0 = ("adam_eps", "grad_clip", "tis_cap")
 BELOW_1 = ("beta1", "dev_ema", "vllm_memory")
 MAYBE_0 = ("gate_tau", "gate_tau_max")
 SHARES = ("top_p", "eval_top_p", "keep_share")
+TEMPERATURES = ("temperature", "eval_temperature")
+# Logits divided by less are infinite, and every number of the run is NaN.
+COLDEST = 0.001
+# Beyond them torch, or the list of what is to be done, takes the process with it.
+MOST = {"threads": MOST_THREADS, "seed": MOST_SEED}
+MOST_OF_ANYTHING = 10**9
+MOST_ANSWERS = 10**8
 # What a plan is made for.
 MOST_GPUS = 4096
 
@@ -466,6 +476,15 @@ def check_ranges(cfg):
         need(cfg, name, getattr(cfg, name) >= 0, "0 or more")
     for name in ABOVE_0:
         need(cfg, name, getattr(cfg, name) > 0, "a number above 0")
+    for name in TEMPERATURES:
+        need(cfg, name, COLDEST <= getattr(cfg, name) <= 1000,
+             f"a number above 0, of {COLDEST} to 1000")
+    for name in (*AT_LEAST_1, *AT_LEAST_0):
+        most = MOST.get(name, MOST_OF_ANYTHING)
+        need(cfg, name, getattr(cfg, name) <= most, f"at most {most:,}")
+    need(cfg, "docs_per_step", cfg.answers_per_step <= MOST_ANSWERS,
+         f"fewer: with questions_per_doc and answers_per_question it is {cfg.answers_per_step:,} "
+         f"answers an iteration, of at most {MOST_ANSWERS:,}")
     for name in BELOW_1:
         need(cfg, name, 0 <= getattr(cfg, name) < 1, "a number from 0 to below 1")
     # influence.scaled_Gamma divides by it

@@ -249,7 +249,7 @@ class Flat:
         """(T,) ids at their positions; window -> what varlen is told -> (T, H) hidden states."""
         told = {window: seen(window) for window in set(self.windows)}
 
-        def attend(module, query, key, value, mask, scaling=None, **more):
+        def attend(module, query, key, value, attention_mask, scaling=None, **more):
             if extras(more):
                 raise NotImplementedError(f"attention with {', '.join(extras(more))}")
             # (1, heads, tokens, D) -> (tokens, heads, D)

@@ -33,10 +33,12 @@ PARTS = re.compile(rf"(?P<head>(?:[A-Za-z]+ )*)(?P<parts>{PART}(?: ?- ?{PART}| t
 SLASHES = re.compile(r"\d+(?:/\d+){2,}|\d+(?:\.\d+){2,}")
 COLONS = re.compile(r"[\d.,]+(?: ?: ?[\d.,]+)+")
 TO = re.compile(r"\d+ to \d+")
+MAX_FORMULA = 100
+# Possessive (++), so that a hostile text is read one way only.
 # N2O4, Ca(OH)_2, SO_4^{2-}, Fe^{3+}, 5'-GCA-3', RrYy, 1s^22s^2, H5N1
 FORMULA = re.compile(
-    r"(?=[^a-z]*[A-Z]|.*\ds\^)[\[\]()\d]*(?:\^\{?\d+\}?)?(?:[A-Z][a-z]{0,2}|[spdf](?=\^)"
-    r"|[()\[\]\d]|_\{?\d+\}?|\^\{?\d*[+-]?\}?| |(?<=\d)'-|-(?=\d'|[A-Z]))+[+-]?'?")
+    r"(?=[^a-z]*[A-Z]|.*\ds\^)[\[\]()\d]*(?:\^\{?\d+\}?)?(?:[A-Z][a-z]{0,2}+|[spdf](?=\^)"
+    r"|[()\[\]\d]|_\{?+\d++\}?+|\^\{?+\d*+[+-]?+\}?+| |(?<=\d)'-|-(?=\d'|[A-Z]))+[+-]?'?")
 
 
 def record(text):
@@ -155,6 +157,8 @@ def is_formula(text):
     >>> is_formula("N_2O"), is_formula("A^2"), is_formula("AB"), is_formula("NaCl")
     (True, False, False, True)
     """
+    if len(text) > MAX_FORMULA:
+        return False
     if HYBRID.fullmatch(text):
         return True
     if not FORMULA.fullmatch(text) or not re.search("[A-Z]|s\\^", text):

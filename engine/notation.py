@@ -181,9 +181,10 @@ WRAPPER = re.compile(
 OPENED = re.compile(r"\\(?:boxed|underline|fbox|text|mathbf|mathrm) ?\{(.*)\}")
 # f(x) = 5x for all real x
 QUALIFIER = re.compile(
-    r"(?:,| |\\[,;: ]|\\q?quad|~)*(?:\\text ?\{ ?,? ?(?:for (?:all|any|every|each|some)|where|with"
-    r"|\(?since|as long as)\b.*|(?:,? for (?:all|any|every)|,? where)\b.*"
-    r"|(?:,| |\\q?quad)+[a-z] ?\\in ?\\mathbb ?\{?[ZNQRC]\}?(?:\^\+)?)$")
+    r"(?:\\text ?\{ ?,? ?(?:for (?:all|any|every|each|some)|where|with|\(?since|as long as)\b.*"
+    r"| (?:for (?:all|any|every)|where)\b.*"
+    r"|(?:, ?|\\q?quad ?| )[a-z] ?\\in ?\\mathbb ?\{?[ZNQRC]\}?(?:\^\+)?)$")
+SEPARATORS = re.compile(r"(?:,| |\\[,;: ]|\\q?quad|~)$")
 
 
 def clean(text):
@@ -200,8 +201,17 @@ def clean(text):
             text = match[match.lastindex]
         elif text == before:
             break
-    bare = QUALIFIER.sub("", text).strip()
-    return spelled(bare or text.strip())
+    return spelled(unqualified(text).strip())
+
+
+def unqualified(text):
+    match = QUALIFIER.search(text)
+    if not match or not text[:match.start()].strip():
+        return text
+    bare = text[:match.start()]
+    while separator := SEPARATORS.search(bare):
+        bare = bare[:separator.start()]
+    return bare or text
 
 
 def sized(word):

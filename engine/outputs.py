@@ -9,6 +9,7 @@
 import contextlib
 import os
 import shutil
+import tempfile
 
 from data import InputError
 
@@ -45,8 +46,17 @@ def refuse_read(flag, path, read):
 
 
 def refuse_unwritable(flag, path, there):
-    if not os.access(there, os.W_OK):
-        raise InputError(f"{flag} {path}: {there} cannot be written")
+    # tried, since permissions alone do not tell of /proc, a full disk or a read-only one
+    try:
+        if os.path.isdir(there):
+            with tempfile.TemporaryFile(dir=there) as f:
+                f.write(b"x")
+        else:
+            with open(there, "ab"):
+                pass
+    except OSError as error:
+        raise InputError(f"{flag} {path}: {there} cannot be written "
+                         f"({error.strerror})") from None
 
 
 @contextlib.contextmanager

@@ -133,7 +133,8 @@ def token_counter(folder, config):
     own = os.path.join(folder, "generator")
     anchor = config.get("generator_model") or config.get("model")
     model = own if os.path.exists(own) else anchor
-    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(
+        model, local_files_only=True, trust_remote_code=False)
 
     def count(text):
         return len(tokenizer(text, add_special_tokens=False).input_ids)

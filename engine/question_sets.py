@@ -9,7 +9,6 @@ A benchmark (engine/benchmarks.py) comes from a file of yours, --benchmarks NAME
 --benchmark_files DIR with the authors' file names, else from the authors' files on the hub. Of a
 coding benchmark there are only the results of another tool.
 """
-import argparse
 import json
 import os
 import random
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from config import CHOICES
 from engine.presets import HUB
 from data import InputError, run_script
+from engine.arguments import Parser
 from engine import benchmarks, checkers, coding, flags
 from engine.benchmarks import BENCHMARKS
 from engine.outputs import file_to_write
@@ -186,9 +186,7 @@ def asked(argv, about=None):
 
 def read_arguments(argv, about=None):
     """A list of words, or None for the command line -> its checked arguments. Raises InputError."""
-    parser = argparse.ArgumentParser(
-        prog="evaluate.py", description=about,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("evaluate.py", about)
     add = parser.add_argument
     add("models", nargs="+", metavar="MODEL",
         help="model folder, hub id or short name; compared with the first")
@@ -242,10 +240,12 @@ def check(args):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"--{name} {value}: expected at least 1")
-    if args.temperature < 0 or not 0 < args.top_p <= 1 or args.top_k < 0:
+    too_cold = args.temperature != 0 and args.temperature < flags.COLDEST
+    if too_cold or args.temperature > 1000 or not 0 < args.top_p <= 1 or args.top_k < 0:
         raise InputError(f"--temperature {args.temperature} --top_p {args.top_p} --top_k "
-                         f"{args.top_k}: expected a temperature of 0 or more, a top_p above 0 and "
-                         "up to 1, a top_k of 0 or more")
+                         f"{args.top_k}: expected a temperature of 0 or more (0, or "
+                         f"{flags.COLDEST} to 1000), a top_p above 0 and up to 1, a top_k of 0 or "
+                         "more")
     if len(set(args.models)) < len(args.models):
         raise InputError("a model is named twice, expected each once")
     checkers.refuse_unknown(args.checker)

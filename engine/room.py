@@ -29,7 +29,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from data import InputError
-from engine import ranks
+from engine import model_folder, ranks
 from engine.cache import ROWS, rows_that_fit
 from engine.device import is_out_of_memory
 from engine.models import device_of, layer_weights
@@ -79,13 +79,15 @@ def shape_of(config, name):
         model = AutoModelForCausalLM.from_config(config)
     c = config.get_text_config()
     head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+    kv_heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
     sizes = {name: p.numel() for name, p in model.named_parameters()}
     return Shape(
         name, model, P=sum(sizes.values()),
         P_l=sum(n for name, n in sizes.items() if ".layers.0." in name),
         layer_weights=layer_weights(model), layers=c.num_hidden_layers,
-        H=c.hidden_size, I=c.intermediate_size, A=c.num_attention_heads * head_dim,
-        K=c.num_key_value_heads * head_dim, V=c.vocab_size, tied=bool(c.tie_word_embeddings),
+        H=c.hidden_size, I=getattr(c, "intermediate_size", None) or 4 * c.hidden_size,
+        A=c.num_attention_heads * head_dim, K=kv_heads * head_dim, V=c.vocab_size,
+        tied=bool(c.tie_word_embeddings),
         qk_norm=any("q_norm" in name for name in sizes))
 
 
@@ -94,7 +96,10 @@ def read_shape(path):
 
     The hub is not asked: where it is out of reach that takes 46 seconds, and loading asks it too.
     """
-    config = AutoConfig.from_pretrained(path, local_files_only=True)
+    if os.path.isdir(path):
+        # whatever it says, a model is laid out from it
+        model_folder.require(path, whole=False)
+    config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     return shape_of(config, os.path.basename(os.path.normpath(path)))
 
 
@@ -103,6 +108,9 @@ def read_shape(path):
 # Of the upper bound, since passes are seldom full: SmolLM2-135M took 7.2 GB of 10.7. Between this
 # share and the whole a run may or may not fit: it is told what is free, and starts.
 CERTAIN = 0.6
+# What a config raises that is no model's.
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError,
+              ValueError)
 
 def needs(P, cfg, shape, P_gen=None):
     """-> (bytes of memory, bytes on disk) at the worst moments.
@@ -213,7 +221,7 @@ def sizes_of(cfg, P=None):
         shape = read_shape(cfg.model)
         same = cfg.generator_anchor == cfg.model
         P_gen = None if same else read_shape(cfg.generator_anchor).P
-    except (OSError, ValueError):
+    except UNREADABLE:
         return None
     return P or shape.P, cfg, shape, P_gen
 

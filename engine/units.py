@@ -63,7 +63,7 @@ CHANGING = set("""
     min up down pi sin cos tan log ln exp sqrt cis degree percent percentage is isn are was power
     base divided multiplied added subtracted off x bc ad bce ce am pm st nd rd th either between
     both other another only until before after ago from with without deep cannot zero dim
-    too many much enough each
+    too many much enough each fold
     doubled tripled gross grand lakh crore loss debt deficit behind late early inverse reciprocal
     conjugate cot sec csc arcsin arccos arctan sinh cosh tanh det arg mean std versus vs""".split())
 MONEY = re.compile(r"(-?)(?:US)?(\\?\$|[€£¥]|USD ) ?(?=[\d.])")

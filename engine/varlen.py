@@ -54,10 +54,11 @@ def accept(model):
         return True
     plain = ALL_ATTENTION_FUNCTIONS[name]
 
-    def attention(module, query, key, value, mask, **words):
-        if mask is not None and mask.dtype == torch.int32:
-            return row_attention(query, key, value, mask, words.get("scaling"))
-        return plain(module, query, key, value, mask, **words)
+    # some layers give the mask by this name
+    def attention(module, query, key, value, attention_mask, **words):
+        if attention_mask is not None and attention_mask.dtype == torch.int32:
+            return row_attention(query, key, value, attention_mask, words.get("scaling"))
+        return plain(module, query, key, value, attention_mask, **words)
 
     AttentionInterface.register(f"{name} or rows", attention)
     AttentionMaskInterface.register(f"{name} or rows", AttentionMaskInterface()[name])

@@ -86,7 +86,7 @@ class Verifier:
         needs no worker. Raises RuntimeError if a worker cannot start, as when math-verify is
         missing.
         """
-        verdicts = {pair: decide(*pair) for pair in dict.fromkeys(pairs)}
+        verdicts = {pair: glance(*pair) for pair in dict.fromkeys(pairs)}
         hard = [pair for pair, verdict in verdicts.items() if verdict is None]
         try:
             verdicts.update(self.ask(hard))
@@ -231,6 +231,17 @@ def cores():
 
 
 # ---------------------------------------------------------------- what can be told at a glance
+
+# A longer text is left to a worker, whose time is limited.
+GLANCE_CHARS = 300
+
+
+def glance(answer, truth):
+    """decide() of short texts without algebra: True, False, or None where a worker is needed."""
+    if answer is None or answer == truth or len(answer) > MAX_CHARS:
+        return decide(answer, truth)
+    return decide(answer, truth) if max(len(answer), len(truth)) <= GLANCE_CHARS else None
+
 
 def decide(answer, truth, algebra=lambda answer, truth: None):
     """True or False; where texts, records, numbers, words and units do not settle it, what
@@ -417,10 +428,10 @@ def same_collection(one, other, algebra):
     if ordered:
         return every(same(x, y, algebra, True) for x, y in zip(a, t))
     if min(len(a), len(t)) == 0 or max(len(a), len(t)) > MAX_PARTS:
-        return set(a) == set(t)
-
+        return sorted(a) == sorted(t)
     if open_a == open_t == "":
         return matched(a, t, algebra)
+
     rows = []
     for x in a:
         rows.append([same(x, y, algebra, True) for y in t])

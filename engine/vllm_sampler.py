@@ -237,7 +237,8 @@ def require(cfg):
                          f" install that for {device}, or use --sampler plain")
     if cfg.generator_anchor != cfg.model:
         try:
-            configs = [AutoConfig.from_pretrained(x) for x in (cfg.model, cfg.generator_anchor)]
+            configs = [AutoConfig.from_pretrained(x, trust_remote_code=False)
+                       for x in (cfg.model, cfg.generator_anchor)]
         except (OSError, ValueError):
             # whoever loads them says what is wrong
             return

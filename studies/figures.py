@@ -1,16 +1,24 @@
-"""Draws the figures of the race, and INFUSER's curves against a fixed generator.
+"""Draws the figures of these studies, and those of the authors' text from runs of one's own.
 
     python -m studies.figures race docs/results/race.json
-        FILE.svg and .png with the rewards, FILE-ablations.svg and .png with the ablations;
-        the race calls it at its end
+    python -m studies.figures ablations docs/results/race.json
+    python -m studies.figures quality docs/results/quality.json
     python -m studies.figures curves infuser=RUN,RUN,... fixed=RUN,RUN,...
-        docs/results/curves.svg
+    python -m studies.figures curves influence=FILE.json:influence fixed=FILE.json:fixed
+    python -m studies.figures gains REPORT.json infuser=MODEL,MODEL,... fixed=MODEL,...
+
+and so categories, radar, passk and length: REPORT.json is what `evaluate.py --json` wrote, its
+first model the base; the models of a method are its seeds (studies/pictures.py). Each writes
+BASE.svg and BASE.png, where BASE is --out, or stands beside the first file.
 
 race: four panels over the iterations. A line is the mean over seeds, its band the 95 % t-interval
 over seeds; what is measured in every iteration is first averaged from one evaluation to the next.
-curves: test accuracy and right keys. A thin line is one seed, a thick one their mean.
+The race calls it at its end.
+curves: validation accuracy, test accuracy in runs without it, and right keys where the truth is
+known. A thin line is one seed, a thick one their mean, the band its 95 % t-interval; of the keys
+five iterations are averaged.
 
-Both need matplotlib, which nothing that trains does. The same input gives the same file.
+All need matplotlib, which nothing that trains does. The same input gives the same file.
 """
 import argparse
 import itertools
@@ -21,59 +29,26 @@ from pathlib import Path
 
 import numpy as np
 
+from data import InputError, run_script
+from studies import pictures
+from studies.pictures import read_json
 from studies.standings import interval
+from studies.style import LOOKS, look, pyplot, refuse_unwritable, save, tidy
 
-CURVES = Path(__file__).resolve().parent.parent / "docs/results/curves.svg"
-
-# Colours of Okabe and Ito, which the colour-blind can tell apart; dashes for print.
-DASH = (0, (4, 1.5))
-DOT = (0, (1, 1))
-MIX = (0, (4, 1, 1, 1))
-LONG = (0, (7, 1.5))
-DENSE = (0, (2, 1))
-LOOKS = {
-    "influence":    ("#D55E00", "-"),
-    "fixed":        ("#000000", "-"),
-    "spice":        ("#0072B2", DASH),
-    "rzero":        ("#56B4E9", MIX),
-    "azr":          ("#009E73", DOT),
-    "learnability": ("#CC79A7", LONG),
-    "random":       ("#E69F00", DENSE),
-    "cosine":       ("#0072B2", DASH),
-    "group_std":    ("#56B4E9", MIX),
-    "batch_std":    ("#009E73", DOT),
-    "none":         ("#CC79A7", LONG),
-    "dev_only":     ("#E69F00", DENSE),
-}
 RACE_PANELS = {
     "test_accuracy": "test accuracy (%)",
     "key_accuracy":  "questions with a right key (%)",
     "target_share":  "questions on the dev set's skill (%)",
     "valid_share":   "valid drafts (%)",
 }
-
-CURVES_LOOKS = {"infuser": ("#c2410c", "INFUSER"), "fixed": ("#475569", "fixed generator")}
 CURVES_PANELS = {
+    "valid_accuracy": "validation accuracy (%)",
     "test_accuracy": "test accuracy (%), held-out questions",
     "key_accuracy":  "right answer keys (%), mean of 5 iterations",
 }
-
-
-def pyplot():
-    """-> matplotlib.pyplot, set so that it writes the same file every time; ImportError without."""
-    # Here, not at the top: the race draws at its end, and runs without matplotlib too.
-    import matplotlib
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update({"svg.hashsalt": "infuser", "font.size": 9})
-    return plt
-
-
-def tidy(ax, title):
-    ax.set_title(title, fontsize=9)
-    ax.grid(alpha=0.25)
-    ax.spines[["top", "right"]].set_visible(False)
+OF_REPORTS = ("gains", "categories", "radar", "passk", "length")
+RACE_FILE = "the race.json of studies.race"
+QUALITY_FILE = "the file of tools.quality --json"
 
 
 # ---------------------------------------------------------------- the race
@@ -112,13 +87,13 @@ def band(curve, evaluated):
     return list(zip(*points)) or [()] * 4
 
 
-def draw_race(plt, results):
-    """race.json -> the paths of the figures beside it, without their .svg and .png."""
-    found = json.loads(Path(results).read_text(encoding="utf-8"))
+def draw_race(plt, results, base=None):
+    """race.json -> the paths of the figures beside it, or at base, without their .svg and .png."""
+    found = read_json(results, RACE_FILE, "arms", "evaluated")
     ablations = [arm for arm, x in found["arms"].items() if x["ablation"]]
     rewards = [arm for arm in found["arms"] if arm not in ablations]
 
-    base = os.path.splitext(results)[0]
+    base = base or os.path.splitext(results)[0]
     figures = {base: rewards}
     if ablations:
         compared = ("influence", *ablations, "fixed")
@@ -144,11 +119,8 @@ def draw_arms(plt, found, arms, path):
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncols=len(arms),
                   frameon=False, fontsize=8.5, handlelength=3)
 
-    figure.patch.set_facecolor("white")
     figure.tight_layout(rect=(0, 0.045, 1, 1))
-    figure.savefig(f"{path}.svg", metadata={"Date": None})
-    figure.savefig(f"{path}.png", dpi=150)
-    plt.close(figure)
+    save(plt, figure, path)
 
 
 def draw_arm(ax, found, arm, metric):
@@ -165,22 +137,82 @@ def draw_arm(ax, found, arm, metric):
     ax.fill_between(t, low, high, color=colour, alpha=0.12, linewidth=0)
 
 
-# ---------------------------------------------------------------- INFUSER's curves
+# ---------------------------------------------------------------- curves of several methods
 
-def curve_of(run, metric):
-    """-> (iterations, percent) of one metric, smoothed if it is that of the answer keys.
+def sources(word):
+    """"label=RUN,FILE.json:ARM" -> (label, {metric: [(iterations, percent) of each seed]})."""
+    label, given, texts = word.partition("=")
+    if not given or not label or not texts:
+        raise InputError(f"{word}: expected LABEL=RUN,RUN or LABEL=FILE.json:ARM")
+    found = {metric: [] for metric in CURVES_PANELS}
+    for text in texts.split(","):
+        file, colon, arm = text.rpartition(":")
+        if colon and file.endswith(".json"):
+            add(found, curves_of_arm(file, arm))
+        else:
+            add(found, curves_of_run(text))
+    return label, {metric: curves for metric, curves in found.items() if curves}
 
-    Test accuracy starts with the anchor's at iteration 0.
+
+def add(found, more):
+    for metric, curves in more.items():
+        found[metric] += curves
+
+
+def curves_of_arm(file, arm):
+    """An arm of race.json -> {metric: [(iterations, percent) of each seed]}."""
+    race = read_json(file, RACE_FILE, "arms", "evaluated")
+    if arm not in race["arms"]:
+        raise InputError(f"{file}: has no arm {arm!r}, expected one of {', '.join(race['arms'])}")
+    curves = race["arms"][arm]["curves"]
+    found = {"test_accuracy": [], "key_accuracy": []}
+    for seed in curves["test_accuracy"]:
+        found["test_accuracy"].append((race["evaluated"], [100 * x for x in seed]))
+    for seed in curves["key_accuracy"]:
+        found["key_accuracy"].append(smoothed(range(1, len(seed) + 1), seed))
+    return found
+
+
+def curves_of_run(run):
+    """A run folder -> {metric: [(iterations, percent)]}, of one seed.
+
+    Accuracies start with the anchor's at iteration 0.
     """
-    text = Path(run, "metrics.jsonl").read_text(encoding="utf-8")
-    lines = [json.loads(line) for line in text.splitlines()]
-    known = [line for line in lines if line[metric] is not None]
-    iterations = [line["iteration"] for line in known]
-    values = [100 * line[metric] for line in known]
+    lines = lines_of(run)
+    found = {}
+    for metric in ("valid_accuracy", "test_accuracy"):
+        known = [line for line in lines if line.get(metric) is not None]
+        start = lines[0].get(f"{metric}_anchor")
+        points = [(0, start)] if start is not None else []
+        points += [(line["iteration"], line[metric]) for line in known]
+        if known:
+            found[metric] = [([t for t, _ in points], [100 * x for _, x in points])]
 
-    if metric == "test_accuracy":
-        return [0] + iterations, [100 * lines[0]["test_accuracy_anchor"]] + values
-    return iterations, smooth(values)
+    keys = [line.get("key_accuracy") for line in lines]
+    found["key_accuracy"] = [smoothed([line["iteration"] for line in lines], keys)]
+    return found
+
+
+def lines_of(run):
+    """The lines of RUN/metrics.jsonl."""
+    path = Path(run, "metrics.jsonl")
+    try:
+        text = path.read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text.splitlines()]
+    except OSError:
+        raise InputError(f"{path}: no such file, expected a run folder of train.py") from None
+    except ValueError:
+        raise InputError(f"{path}: a line that is not JSON, expected a run's own file") from None
+    if not lines:
+        raise InputError(f"{path}: is empty, expected a run that has ended an iteration")
+    if not all(isinstance(line, dict) and "iteration" in line for line in lines):
+        raise InputError(f"{path}: a line without an iteration, expected a run's own file")
+    return lines
+
+
+def smoothed(iterations, shares):
+    known = [(t, 100 * x) for t, x in zip(iterations, shares) if x is not None]
+    return [t for t, _ in known], smooth([x for _, x in known])
 
 
 def smooth(values, width=5):
@@ -193,31 +225,47 @@ def smooth(values, width=5):
     return [sum(window) / len(window) for window in windows]
 
 
-def draw_curves(plt, runs, path):
-    """{"infuser": [run folder, ...], "fixed": [...]} -> the figure at path."""
-    figure, axes = plt.subplots(1, 2, figsize=(8.2, 2.9))
-    for ax, metric in zip(axes, CURVES_PANELS):
-        for name, folders in runs.items():
-            draw_seeds(ax, [curve_of(run, metric) for run in folders], *CURVES_LOOKS[name])
+def all_have(methods, metric):
+    """Has every method a value of this metric?"""
+    for found in methods.values():
+        if not any(iterations for iterations, _ in found.get(metric, ())):
+            return False
+    return True
+
+
+def draw_curves(plt, methods):
+    """{label: {metric: curves}} -> the figure."""
+    shown = [metric for metric in CURVES_PANELS if all_have(methods, metric)]
+    if "valid_accuracy" in shown and "test_accuracy" in shown:
+        shown.remove("test_accuracy")
+    if not shown:
+        raise InputError("these runs have no accuracy in common, expected runs with --test")
+    figure, axes = plt.subplots(1, len(shown), figsize=(4.1 * len(shown), 2.9), squeeze=False)
+    for ax, metric in zip(axes[0], shown):
+        for i, (label, found) in enumerate(methods.items()):
+            draw_seeds(ax, found[metric], *look(label, i), label)
         tidy(ax, CURVES_PANELS[metric])
         ax.set_xlabel("iteration")
-
-    axes[0].legend(frameon=False)
-    figure.patch.set_facecolor("white")
+    axes[0, 0].legend(frameon=False)
     figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+    return figure
 
 
-def draw_seeds(ax, curves, colour, label):
-    """Thin lines, one a seed, and their mean."""
+def draw_seeds(ax, curves, colour, dash, label):
+    """Thin lines, one a seed; their mean and its band, where every seed has a value."""
     for iterations, values in curves:
         ax.plot(iterations, values, color=colour, alpha=0.3, linewidth=0.8)
 
-    iterations = curves[0][0]
-    columns = zip(*[values for _, values in curves])
-    mean = [sum(column) / len(column) for column in columns]
-    ax.plot(iterations, mean, color=colour, linewidth=2, label=label)
+    by_seed = [dict(zip(iterations, values)) for iterations, values in curves]
+    common = sorted(set(by_seed[0]).intersection(*by_seed[1:]))
+    found = []
+    for t in common:
+        found.append(interval([seed[t] for seed in by_seed]))
+    ax.plot(common, [x["mean"] for x in found], color=colour, linestyle=dash, linewidth=2,
+            label=label)
+    if len(curves) > 1:
+        ax.fill_between(common, [x["low"] for x in found], [x["high"] for x in found],
+                        color=colour, alpha=0.12, linewidth=0)
 
 
 # ---------------------------------------------------------------- the command
@@ -225,21 +273,71 @@ def draw_seeds(ax, curves, colour, label):
 def read_flags(argv):
     parser = argparse.ArgumentParser(prog="python -m studies.figures", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="what", required=True)
-    race = commands.add_parser("race", help="the figures of a race")
-    race.add_argument("results", metavar="FILE", help="race.json; the figures go beside it")
-    curves = commands.add_parser("curves", help="INFUSER's curves against a fixed generator")
-    curves.add_argument("runs", nargs="+", metavar="NAME=RUN,RUN",
-                        help=f"run folders of {' and of '.join(CURVES_LOOKS)}")
-    args = parser.parse_args(argv)
+    parser.add_argument("what", metavar="NAME", choices=sorted(DRAWN),
+                        help=f"one of {', '.join(DRAWN)}")
+    parser.add_argument("sources", nargs="+", metavar="RUN",
+                        help="files and LABEL=RUN,RUN as above")
+    parser.add_argument("--out", metavar="BASE",
+                        help="write BASE.svg and BASE.png (default: beside the first file)")
+    return parser.parse_args(argv)
 
-    if args.what == "curves":
-        args.runs = dict(text.partition("=")[::2] for text in args.runs)
-        for name in args.runs:
-            if name not in CURVES_LOOKS:
-                names = " or ".join(CURVES_LOOKS)
-                parser.error(f"{name!r}: expected NAME=RUN,RUN where NAME is {names}")
-    return args
+
+def only(words):
+    """The one file of a command."""
+    if len(words) > 1:
+        raise InputError(f"{words[1]}: expected one file, {words[0]}, and nothing else")
+    return words[0]
+
+
+def curves(plt, words):
+    methods = {}
+    for word in words:
+        label, found = sources(word)
+        if label in methods:
+            raise InputError(f"{word}: {label!r} stands for other runs already, expected another "
+                             "label")
+        methods[label] = found
+    return draw_curves(plt, methods)
+
+
+def quality(plt, words):
+    file = only(words)
+    rows = read_json(file, QUALITY_FILE, "iterations")["iterations"]
+    if not isinstance(rows, list):
+        raise InputError(f"{file}: iterations is not a list, expected {QUALITY_FILE}")
+    for row in rows:
+        if not isinstance(row, dict) or not {"iteration", "accuracy", "swg"} <= set(row):
+            raise InputError(f"{file}: an iteration without accuracy or swg, expected "
+                             f"{QUALITY_FILE}")
+    return pictures.quality(plt, rows)
+
+
+def ablations(plt, words):
+    file = only(words)
+    race = read_json(file, RACE_FILE, "arms")
+    for arm, found in race["arms"].items():
+        if not isinstance(found, dict) or "mean" not in (found.get("final") or ()):
+            raise InputError(f"{file}: arm {arm!r} has no final accuracy, expected {RACE_FILE}")
+    return pictures.ablations(plt, race)
+
+
+def of_report(plt, what, words):
+    report, models = pictures.read_report(words[0])
+    methods = pictures.methods_of(words[1:], models, words[0])
+    return getattr(pictures, what)(plt, report, methods)
+
+
+DRAWN = {"race": None, "curves": curves, "quality": quality, "ablations": ablations} | \
+    dict.fromkeys(OF_REPORTS)
+
+
+def base_of(what, word):
+    """The first source -> where its figure goes: FILE-NAME beside FILE.json, or RUN-NAME."""
+    first = word.partition("=")[2].split(",")[0] or word
+    if first.rpartition(":")[0].endswith(".json"):
+        first = first.rpartition(":")[0]
+    stem = os.path.splitext(first)[0] if first.endswith(".json") else first.rstrip("/")
+    return f"{stem}-{what}"
 
 
 def main(argv=None):
@@ -252,13 +350,20 @@ def main(argv=None):
         return 1
 
     if args.what == "race":
-        for path in draw_race(plt, args.results):
+        for path in draw_race(plt, only(args.sources), args.out):
             print(f"{path}.svg, {path}.png")
+        return 0
+
+    base = args.out or base_of(args.what, args.sources[0])
+    refuse_unwritable(base)
+    if args.what in OF_REPORTS:
+        figure = of_report(plt, args.what, args.sources)
     else:
-        runs = {name: folders.split(",") for name, folders in args.runs.items()}
-        draw_curves(plt, runs, CURVES)
+        figure = DRAWN[args.what](plt, args.sources)
+    save(plt, figure, base)
+    print(f"{base}.svg, {base}.png")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

@@ -330,7 +330,7 @@ def draw_repeated(ax, advantage):
     ax.legend(frameon=False)
 
 
-def main(argv=None):
+def read_arguments(argv):
     parser = reality.parser_of("studies.noise", __doc__)
     parser.add_argument("run", metavar="RUN", help="folder of a run")
     parser.add_argument("--questions", type=int, default=192,
@@ -350,7 +350,11 @@ def main(argv=None):
     if min(args.answers) < 2 or args.questions < 3:
         raise InputError(f"--answers {min(args.answers)}, --questions {args.questions}: "
                          "expected at least 2 and 3")
+    return args
 
+
+def main(argv=None):
+    args = read_arguments(argv)
     world = reality.load(args.run, args.anchor, threads=args.threads)
     report = reality.heading("studies.noise", argv) | {"run": reality.run_name(args.run)}
     report |= study(world, args)

@@ -22,7 +22,6 @@ The solver's budget is the same for all, and on a seed all meet the same documen
 order. Rates are chosen by the dev questions, never by the test questions or by what only the
 embedded world knows, on a seed that is not reported (search_jobs, late_dev_accuracy).
 """
-import argparse
 import fcntl
 import json
 import os
@@ -40,7 +39,9 @@ from tqdm import tqdm
 
 import config
 from engine import flags, presets
-from data import InputError
+from engine.arguments import Parser
+from engine.outputs import folder_to_write
+from data import InputError, complain
 from studies.standings import agreement, standings, table
 from studies import figures
 
@@ -521,8 +522,7 @@ def cores():
 
 
 def read_flags(argv):
-    parser = argparse.ArgumentParser(prog="python -m studies.race", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m studies.race", __doc__)
     parser.add_argument("what", nargs="?", default="race", choices=("race", "search"))
     parser.add_argument("--quick", action="store_true",
                         help="the rewards alone, fewer seeds and iterations")
@@ -570,6 +570,7 @@ def check(args):
     if args.seeds < 1 or args.iterations < 1:
         raise InputError(f"--seeds {args.seeds} --iterations {args.iterations}: "
                          "expected at least 1 of each")
+    folder_to_write("--out", args.out)
     return args
 
 
@@ -593,7 +594,7 @@ def main(argv=None):
         else:
             summarise(jobs, args)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(str(error))
         return 1 if failed else 2
     except KeyboardInterrupt:
         print("\nstopped. The same command goes on from here.", file=sys.stderr)

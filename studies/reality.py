@@ -38,6 +38,7 @@ import numpy as np
 import torch
 
 from engine import checkpoint
+from engine.arguments import MANY, Parser
 import config
 from studies import expected
 import generator as generator_role
@@ -75,7 +76,8 @@ def load(run, anchor=False, dev=None, threads=1):
     dev: only the first so many dev questions. InputError if there is no run, or no checkpoint that
     is whole.
     """
-    torch.set_num_threads(threads)
+    if threads:
+        torch.set_num_threads(threads)
     cfg = run_config(run)
     solver = Policy("solver", cfg.model, cfg.solver_lr, cfg)
     generator = Policy("generator", cfg.generator_anchor, cfg.generator_lr, cfg)
@@ -880,6 +882,8 @@ def listed(kind, allowed=None):
     """-> what argparse needs to read a list with commas."""
     def read(text):
         values = [kind(word) for word in text.split(",")]
+        if kind is not str and not all(0 < value <= MANY for value in values):
+            raise argparse.ArgumentTypeError(f"expected numbers above 0, up to {MANY:,}")
         if allowed and set(values) - set(allowed):
             raise argparse.ArgumentTypeError(f"expected some of {','.join(allowed)}")
         return values
@@ -929,11 +933,10 @@ def rounded(x):
 
 def parser_of(module, text):
     """-> an argparse parser whose help begins with a module's header."""
-    return argparse.ArgumentParser(prog=f"python -m {module}", description=text,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+    return Parser(f"python -m {module}", text)
 
 
-def main(argv=None):
+def read_arguments(argv):
     parser = parser_of("studies.reality", __doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run")
     parser.add_argument("--questions", type=int, default=48,
@@ -952,7 +955,11 @@ def main(argv=None):
     if args.questions < 3:
         raise InputError(f"--questions {args.questions}: expected at least 3, "
                          "there is no correlation of fewer")
+    return args
 
+
+def main(argv=None):
+    args = read_arguments(argv)
     report = heading("studies.reality", argv) | {"runs": []}
     for run in args.runs:
         run_states(run, args, report)

@@ -211,7 +211,7 @@ def honest_questions(cfg, path, n, seed):
     return questions
 
 
-def main(argv=None):
+def read_arguments(argv):
     parser = reality.parser_of("studies.zoo", __doc__)
     parser.add_argument("run", help="folder of a run with a checkpoint")
     parser.add_argument("--honest", metavar="FILE",
@@ -224,7 +224,11 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.questions < 2:
         raise InputError(f"--questions {args.questions}: expected at least 2")
+    return args
 
+
+def main(argv=None):
+    args = read_arguments(argv)
     cfg = replace(flags.load(f"{args.run}/config.json"), reward="influence")
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -44,7 +44,7 @@ def said(name, question, *texts):
 
 def test_letters_and_exact_on_choices():
     texts = (r"\boxed{B}", r"\boxed{\text{(b)}}", r"\boxed{steam}", "B", r"\boxed{A}")
-    assert said("letters", CHOICE, *texts) == [1, 1, 0, 0, 0]
+    assert said("letters", CHOICE, *texts) == [1, 1, 1, 0, 0]
     assert said("exact", CHOICE, *texts) == [1, 0, 1, 0, 0]
     assert said("ours", CHOICE, *texts) == said("letters", CHOICE, *texts)
 
@@ -73,20 +73,20 @@ def test_math_verify_that_hangs_is_ended_and_unknown():
 
 def test_the_first_that_applies_decides_and_the_others_are_counted():
     questions = [CHOICE, FREE]
-    records = [record(CHOICE, r"\boxed{B}", r"\boxed{steam}"),
+    records = [record(CHOICE, r"\boxed{A}", r"\boxed{(b)}"),
                record(FREE, r"\boxed{1/2}", r"\boxed{0.5}")]
     names = ["letters", "exact", "math-verify"]
     with Checkers(names, solver.last_boxed, Finished(None)) as found:
         decided, checked, differences = found.check(questions, records)
-    assert [x["right"] for x in decided] == [[1, 0], [0, 1]]
+    assert [x["right"] for x in decided] == [[0, 1], [0, 1]]
     # what the file of answers holds is left alone
     assert records[1]["right"] == [1, 1]
 
     assert checked["letters"]["answers"] == 2 and checked["letters"]["right"] == 1
-    assert checked["exact"]["answers"] == 4 and checked["exact"]["right"] == 3
-    assert checked["exact"]["gained"] == 1 and checked["exact"]["lost"] == 0
+    assert checked["exact"]["answers"] == 4 and checked["exact"]["right"] == 1
+    assert checked["exact"]["gained"] == 0 and checked["exact"]["lost"] == 1
     assert checked["math-verify"]["right"] == 2 and checked["math-verify"]["gained"] == 1
-    assert [(x["question_id"], x["given"]) for x in differences] == [("c", None), ("f", "1/2")]
+    assert [(x["question_id"], x["given"]) for x in differences] == [("c", "B"), ("f", "1/2")]
     assert differences[1]["right"] == {"exact": 0, "math-verify": 1}
 
 

@@ -4,6 +4,7 @@ import pytest
 from classroom import course, judge, sources
 from classroom.exercises import EXERCISES
 
+pytestmark = pytest.mark.slow
 NAMES = list(EXERCISES)
 MISTAKES = [(name, i) for name in NAMES for i in range(len(EXERCISES[name].MISTAKES))]
 

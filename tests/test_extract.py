@@ -2,6 +2,7 @@
 import doctest
 import random
 import time
+import tracemalloc
 
 import pytest
 
@@ -46,6 +47,45 @@ LETTERS = [
     ("nested: the inner one", r"\boxed{so \boxed{B}}", "B"),
     ("braces elsewhere", r"{ \frac{1}{2} } \boxed{D} } {", "D"),
     ("last is no letter", r"\boxed{A} and \boxed{27}", None),
+
+    ("another box", r"\fbox{C}", "C"),
+    ("a framed box", r"\framebox{C}", "C"),
+    ("typewriter", r"\boxed{\texttt{C}}", "C"),
+    ("mbox", r"\boxed{\mbox{C}}", "C"),
+    ("colour", r"\boxed{\textcolor{red}{C}}", "C"),
+    ("mathrm and a dot", r"\boxed{\mathrm{C}.}", "C"),
+    ("quotes", r'\boxed{"C"}', "C"),
+    ("space command", r"\boxed{C\quad}", "C"),
+    ("letter, dash, text", r"\boxed{C - 27}", "C"),
+    ("letter, text in brackets", r"\boxed{C (27)}", "C"),
+    ("letter, comma, text", r"\boxed{C, 27}", "C"),
+    ("option", r"\boxed{Option C}", "C"),
+    ("choice and text", r"\boxed{Choice C: 27}", "C"),
+    ("answer", r"\boxed{\text{Answer: C}}", "C"),
+    ("the answer is", r"\boxed{The answer is (C)}", "C"),
+    ("wide brackets", r"\boxed{（C）}", "C"),
+    ("wide colon", r"\boxed{C：27}", "C"),
+    ("an empty box behind", r"\boxed{C}, as \boxed{}", "C"),
+    ("label and a species", r"\boxed{C. S. aureus}", "C"),
+    ("label and initials", r"\boxed{(B) J. J. Thomson}", "B"),
+    ("label and a vitamin", r"\boxed{D. Vitamin C.}", "D"),
+    ("label and a group", r"\boxed{B: Group A: rare}", "B"),
+    ("label and two options", r"\boxed{D. A and C.}", "D"),
+    ("label and roman numbers", r"\boxed{A. I. and II.}", "A"),
+    ("label, then is", r"\boxed{C. is heavier than air}", "C"),
+    ("brackets, then is", r"\boxed{(C) is an acid}", "C"),
+    ("a species alone", r"\boxed{C. difficile}", None),
+    ("a person alone", r"\boxed{B. Pascal}", None),
+    ("labels in a row", r"\boxed{A)B)}", None),
+    ("labels and a slash", r"\boxed{A)/B)}", None),
+    ("small labels in a row", r"\boxed{a) b)}", None),
+    ("labels over two lines", r"\boxed{A)\\B)}", None),
+    ("three letters", r"\boxed{A, B, C}", None),
+    ("a letter called wrong", r"\boxed{C is wrong}", None),
+    ("thoughts without an end", r"<think>\boxed{C}, no", None),
+    ("thoughts and no box behind", r"<think>\boxed{C}?</think> It is D.", None),
+    ("thoughts and a box behind", r"<think>\boxed{C}?</think> \boxed{D}", "D"),
+    ("thoughts that began in the prompt", r"\boxed{C}?</think> \boxed{D}", "D"),
 
     ("no box", "The answer is C", None),
     ("nothing", "", None),
@@ -104,6 +144,48 @@ def test_letter(text, letter):
 @pytest.mark.parametrize("text, content", named(BOXES))
 def test_box(text, content):
     assert last_boxed(text) == content
+
+
+SPECIES = ["C. botulinum", "E. coli", "S. aureus", "B. subtilis"]
+BLOOD = ["A", "B", "AB", "O"]
+NUMBERS = ["14", "27", "12 cm", "27 cm"]
+# text in the box, choices, letter
+TOLD_BY_TEXT = [
+    ("C. botulinum", SPECIES, "A"), ("E. coli", SPECIES, "B"), ("e. coli", SPECIES, "B"),
+    (r"\textit{S. aureus}", SPECIES, "C"), ("A. C. botulinum", SPECIES, "A"),
+    ("B. E. coli", SPECIES, "B"), ("D", SPECIES, "D"), ("C. difficile", SPECIES, None),
+    ("AB", BLOOD, "C"), ("O", BLOOD, "D"), ("B", BLOOD, "B"), ("C. AB", BLOOD, "C"),
+    ("27", NUMBERS, "B"), ("$27$.", NUMBERS, "B"), (r"27\text{ cm}", NUMBERS, "D"),
+    ("27 cm", NUMBERS, "D"), ("B. 14", NUMBERS, "B"), ("28", NUMBERS, None),
+    ("paris", ["Paris", "PARIS"], None), ("Paris", ["Paris", "PARIS"], "A"),
+    ("B. Paris", ["Rome", "Paris, France"], "B"), ("B. Paris", ["Paris", "Rome"], None),
+]
+
+
+@pytest.mark.parametrize("box, choices, letter", TOLD_BY_TEXT)
+def test_a_box_that_holds_an_options_text_means_that_option(box, choices, letter):
+    assert extract_answer(rf"\boxed{{{box}}}", len(choices), choices) == letter
+
+
+def test_rewards_and_the_log_read_the_option_texts():
+    question = Question("Which?", SPECIES, "C. botulinum")
+    assert solver.given_answer(question, r"\boxed{C. botulinum}") == "A"
+
+
+HOSTILE = ["{", "}", "\\boxed{", "\\boxed{A}", "\\boxed{{", "\\\\", "<think>", "a "]
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_ten_megabytes_cost_little_memory_and_time(piece):
+    text = piece * (10_000_000 // len(piece))
+    start = time.perf_counter()
+    tracemalloc.start()
+    extract_answer(text, 4, NUMBERS)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5_000_000
+    # about 1 alone on a core, traced; all of it took minutes
+    assert time.perf_counter() - start < 30
 
 
 def test_the_number_of_choices_decides_which_letters_exist():

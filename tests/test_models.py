@@ -1,17 +1,26 @@
 """Models and tokenizers: chat format, folders that are broken, models that are refused."""
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import Olmo3Config, Olmo3ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoModelForCausalLM, Gemma2Config, GPT2Config, GraniteConfig, LlamaConfig, MistralConfig,
+    Olmo3Config, Olmo3ForCausalLM, Phi3Config, Qwen3Config, Qwen3ForCausalLM, RecurrentGemmaConfig)
 
+import evaluate
 import fakes
+import warmup
+from config import Config
 from data import InputError
-from engine import models
-from engine.models import chat_ids, chat_stop_ids, chat_text, check_model, load_model
+from engine import model_folder, models, trial
+from engine.chat import chat_ids, chat_stop_ids, chat_text
+from engine.models import load_model
+from engine.trial import check_model
 from fakes import END, EOS, V
+from policy import Policy
 
 
 
@@ -120,7 +129,122 @@ def test_dropout_that_recomputation_would_turn_on_is_refused(
     OPTForCausalLM(config).save_pretrained(tmp_path / "opt")
     fakes.make_tokenizer().save_pretrained(tmp_path / "opt")
     with pytest.raises(InputError, match="dropout") if grad_checkpoint else nullcontext():
-        make_policy("opt", grad_checkpoint=grad_checkpoint)
+        make_policy("opt", grad_checkpoint=grad_checkpoint, max_prompt_tokens=40)
+
+
+# ---------------------------------------------------------------- what the trial names
+
+SIZES = dict(
+    vocab_size=V, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=2, initializer_range=0.2, eos_token_id=EOS, pad_token_id=0,
+    bos_token_id=None)
+
+
+def saved(folder, name, config):
+    """A random model of this config, in a folder of this name."""
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder / name)
+    fakes.make_tokenizer().save_pretrained(folder / name)
+    return name
+
+
+def granite():
+    return GraniteConfig(**SIZES, logits_scaling=4.0)
+
+
+def gemma2():
+    return Gemma2Config(**SIZES, head_dim=8, final_logit_softcapping=5.0)
+
+
+def recurrent_gemma():
+    return RecurrentGemmaConfig(
+        **SIZES, block_types=["recurrent", "attention"], lru_width=32, attention_window_size=64)
+
+
+def longrope():
+    """As Phi-3 beyond its original length; here 40."""
+    factors = [1.0] * 4
+    rope = dict(rope_type="longrope", rope_theta=10000.0, short_factor=factors,
+                long_factor=[3.0] * 4, original_max_position_embeddings=40)
+    return Phi3Config(**SIZES, max_position_embeddings=400, rope_parameters=rope,
+                      original_max_position_embeddings=40)
+
+
+def dynamic():
+    rope = dict(rope_type="dynamic", rope_theta=10000.0, factor=4.0)
+    return LlamaConfig(**SIZES, max_position_embeddings=40, rope_parameters=rope)
+
+
+def gpt2():
+    return GPT2Config(
+        vocab_size=V, n_embd=32, n_layer=2, n_head=4, n_positions=160, eos_token_id=EOS,
+        bos_token_id=EOS)
+
+
+@pytest.mark.parametrize("make, words", [
+    (granite, "it scales its logits, by 0.25"),
+    (gemma2, r"it caps its logits, at 5 \(final_logit_softcapping\)"),
+    (recurrent_gemma, "recurrent layers"),
+    (longrope, r"rotary frequencies depend on length \(longrope from 40 on\)"),
+    (dynamic, r"rotary frequencies depend on length \(dynamic from 40 on\)"),
+    (gpt2, "up to 240 tokens exceed its 160 positions"),
+])
+def test_what_differs_is_named_before_the_run(make_policy, tmp_path, make, words):
+    name = saved(tmp_path, make.__name__, make())
+    with pytest.raises(InputError, match=words) as caught:
+        make_policy(name, max_prompt_tokens=40, max_response_tokens=200)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [longrope, dynamic, gpt2])
+def test_a_run_that_stays_below_the_length_is_fine(make_policy, tmp_path, make):
+    policy, _ = make_policy(
+        saved(tmp_path, make.__name__, make()), max_prompt_tokens=28, max_response_tokens=12)
+    assert policy.stop_ids
+
+
+def test_a_window_that_only_the_runs_lengths_pass_is_tried(make_policy, tmp_path):
+    """A row as long as the run may be: 8 tokens know nothing of a window of 64."""
+    name = saved(tmp_path, "mistral", MistralConfig(**SIZES, sliding_window=64))
+    policy, cfg = make_policy(name, max_prompt_tokens=80)
+    tried = trial.Trial(trial.on_trial(policy), cfg)
+    assert tried.long(92) is None
+
+    # its own masks slide, and the config hides it from ours
+    policy.model.config.layer_types = ["full_attention"] * 2
+    assert tried.short() is None
+    assert "in rows of up to 92 tokens" in tried.long(92)
+
+
+@pytest.mark.parametrize("word", ["train", "warmup", "evaluate"])
+def test_warmup_and_evaluate_refuse_what_training_refuses(tmp_path, word):
+    """warmup taught Granite another loss, and training refused the result."""
+    name = str(tmp_path / saved(tmp_path, "granite", granite()))
+    with pytest.raises(InputError, match="scales its logits"):
+        if word == "warmup":
+            warmup.load(SimpleNamespace(model=name, lr=1e-3, prompts="plain"), [])
+        elif word == "evaluate":
+            evaluate.compare([name], [SimpleNamespace(max_tokens=8)], EVALUATED, None, None)
+        else:
+            Policy("solver", name, 0.0, Config(device="cpu"))
+
+
+EVALUATED = SimpleNamespace(
+    max_prompt_tokens=64, rows_at_once=8, prompts="plain", temperature=0.7, top_p=1.0, top_k=0,
+    seed=0)
+
+
+def test_a_demonstration_longer_than_the_models_positions_is_refused(tmp_path):
+    name = str(tmp_path / saved(tmp_path, "gpt2", gpt2()))
+    demo = {"content": "w1 " * 200, "question_text": "w2", "choices": ["w3", "w4"],
+            "ground_truth": "w3"}
+    args = SimpleNamespace(model=name, lr=1e-3, prompts="plain")
+    with pytest.raises(InputError, match="exceed its 160 positions"):
+        warmup.load(args, [demo])
+    assert warmup.load(args, [demo | {"content": "w1"}])
+
+
+# ---------------------------------------------------------------- what was refused before
 
 
 def test_a_model_without_positions_is_refused_at_the_start(make_policy, tmp_path):
@@ -177,10 +301,10 @@ def test_a_model_of_many_files_is_asked_for_all_of_them(make_policy, tmp_path):
     model = fakes.make_model("untied").bfloat16()
     model.save_pretrained(tmp_path / "many", max_shard_size="8KB")
     assert len(list((tmp_path / "many").glob("*.safetensors"))) > 2
-    assert models.is_stored_in_bf16(str(tmp_path / "many"))
+    assert model_folder.is_stored_in_bf16(str(tmp_path / "many"))
     last = sorted((tmp_path / "many").glob("*.safetensors"))[-1]
     save_file({name: t.float() for name, t in load_file(last).items()}, last)
-    assert not models.is_stored_in_bf16(str(tmp_path / "many"))
+    assert not model_folder.is_stored_in_bf16(str(tmp_path / "many"))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for memory")
@@ -211,7 +335,7 @@ def private_memory():
 @pytest.mark.parametrize("kind", ["stored", "window", "windows"])
 def test_the_shortened_model_is_the_models_first_layers_in_fp32(make_policy, kind):
     policy, _ = make_policy(kind)
-    short = models.shortened(policy.model.bfloat16())
+    short = trial.shortened(policy.model.bfloat16())
     assert {p.dtype for p in short.parameters()} == {torch.float32}
     ids = torch.tensor([[7, 8, 9, 10, 11, 12, 13]])
     exact = policy.model.float()
@@ -226,7 +350,7 @@ def test_a_longer_model_is_shortened_to_as_many_layers_as_have_all_kinds():
         num_attention_heads=4, num_key_value_heads=2, sliding_window=4, layer_types=kinds,
         bos_token_id=None, eos_token_id=EOS, pad_token_id=0)
     model = Olmo3ForCausalLM(config).eval().bfloat16()
-    short = models.shortened(model)
+    short = trial.shortened(model)
     assert len(models.layers_of(short)) == 4 and len(models.layers_of(model)) == 6
     assert short(torch.tensor([[1, 2, 3]])).logits.isfinite().all()
     assert model.config.num_hidden_layers == 6

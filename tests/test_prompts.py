@@ -14,7 +14,7 @@ import solver
 import warmup
 from data import Document, InputError, Question
 from engine import flags, presets, prompts
-from engine.models import chat_ids, chat_text, text_ids
+from engine.chat import chat_ids, chat_text, text_ids
 from engine.spelling import check_spelling
 from generator import parse_question
 from tools import prompts as tools_prompts

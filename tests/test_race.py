@@ -515,7 +515,7 @@ def test_figures_are_drawn_from_the_results_alone(out):
         assert (out / name).stat().st_size > 5000
 
 
-def test_the_curves_are_drawn_from_run_folders_the_same_each_time(out, monkeypatch):
+def test_the_curves_are_drawn_from_run_folders_the_same_each_time(out):
     pytest.importorskip("matplotlib")
     go(out, arms="influence,fixed", seeds=2)
     words = ["curves"]
@@ -523,9 +523,8 @@ def test_the_curves_are_drawn_from_run_folders_the_same_each_time(out, monkeypat
         words.append(f"{name}={out / arm}-seed1000,{out / arm}-seed1001")
     drawn = []
     for i in range(2):
-        monkeypatch.setattr(figures, "CURVES", out / f"curves{i}.svg")
-        assert figures.main(words) == 0
-        drawn.append(figures.CURVES.read_bytes())
+        assert figures.main([*words, "--out", str(out / f"curves{i}")]) == 0
+        drawn.append((out / f"curves{i}.svg").read_bytes())
     assert drawn[0] == drawn[1] and len(drawn[0]) > 5000
 
 

@@ -23,7 +23,7 @@ TABLES_OF_RACE = {"race-tables.md", "race-hard-tables.md"}
 # [text](file#heading), not of the web
 LINK = re.compile(r"\[[^\]]*\]\((?!https?:)([^)#\s]*)(#[\w-]+)?\)")
 SECTIONS = ["Run it", "One iteration", "Four equations", "The files, in reading order", "Results",
-            "Your own data", "From one machine to many",
+            "Your own data", "From one machine to many", "To teach, to learn",
             "Where this differs, and what has not been run", "Changes to try tonight", "Cite"]
 # of torchrun and lm-evaluation-harness
 FOREIGN_FLAGS = {"nproc_per_node", "monitor_interval", "model_args", "device", "include_path",

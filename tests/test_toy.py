@@ -19,7 +19,8 @@ import warmup
 from data import Document, InputError, Question
 from engine.readers import load_documents, load_questions
 from engine.spelling import check_spelling
-from engine.models import chat_ids, load_model
+from engine.chat import chat_ids
+from engine.models import load_model
 from toy import make
 from toy.truth import believed, judge, truth, world_of
 from toy.world import (EASY, FREE, HARD, NAMES, SKILLS, TARGET, ask, draw_fact, part,

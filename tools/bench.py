@@ -24,7 +24,6 @@ of the cheapest variant. A first round, not timed, compares the results, since o
 computations may be compared in speed; then variants take turns, and times are medians. The plain
 ways are in baselines.py. How each stage is measured, and what is not: docs/results/speed.md.
 """
-import argparse
 import copy
 import json
 import os
@@ -53,6 +52,8 @@ from tools.baselines import (Copying, Skipped, World, bare_passes, centred, cont
 from config import ROOT, Config
 from engine.presets import TOY
 from data import InputError, run_script
+from engine import flags
+from engine.arguments import Parser
 from engine.cache import Running
 from engine.readers import load_documents, load_questions
 from dugrpo import center
@@ -663,9 +664,7 @@ def machine():
 
 
 def read_args(argv):
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.bench", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m tools.bench", __doc__)
     parser.add_argument("--stages", default=DEFAULT,
                         help=f"names separated by commas, of {', '.join(STAGES)}")
     parser.add_argument("--model", default=TOY["model"], help="model folder or hub id")
@@ -707,6 +706,8 @@ def check(args):
         raise InputError("--written_by: an iteration samples its own answers; "
                          "leave one of the two out")
 
+    if not args.size:
+        args.model = flags.find_model("model", args.model)
     args.questions = args.questions or (32 if args.size else 96)
     args.lengths = args.lengths or ("long" if args.size else "toy")
     args.most = args.most or (32 if args.size else 512)
@@ -740,7 +741,8 @@ def settings_of(args, policy):
 
 def main(argv=None):
     args = read_args(argv)
-    torch.set_num_threads(args.threads)
+    if args.threads:
+        torch.set_num_threads(args.threads)
     clock = time.process_time if args.clock == "cpu" else time.perf_counter
     w = prepare(args)
 

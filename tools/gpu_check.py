@@ -21,7 +21,6 @@ that was guessed too tightly, and its line says which number was expected and wh
 
 Each stands alone: what fails is a line of the table. The table goes to --json too.
 """
-import argparse
 import contextlib
 import gc
 import importlib.util
@@ -51,6 +50,7 @@ import train
 from config import ROOT, Config
 from data import InputError, run_script
 from engine import checkpoint, device, flags, ranks, room, shard, varlen
+from engine.arguments import Parser
 from engine.logps import tree_logps
 from engine.packing import Rows, pack, passes
 from policy import Policy, old_logps, pass_loss, take_turns, update
@@ -680,7 +680,7 @@ def check(size, device, seconds, path):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser("python -m tools.gpu_check", __doc__.splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="a toy size on a CPU")
     parser.add_argument("--seconds", type=float, default=440, help="no check begins after so many")
     parser.add_argument("--json", default="gpu-check.json", help="where the table goes too")

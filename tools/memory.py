@@ -22,7 +22,6 @@ at once, would take some 15 GB. What costs how much: docs/results/memory.md.
 Not measured: GPUs, where torch picks among other kernels; whole models, whose activations plan
 computes.
 """
-import argparse
 import itertools
 import json
 import random
@@ -38,6 +37,7 @@ from tools.baselines import random_groups
 from tools.bench import machine, peak_bytes
 from config import Config
 from data import run_script
+from engine.arguments import MANY, Parser
 from policy import Policy, pass_loss
 from engine.packing import passes
 
@@ -217,13 +217,15 @@ def sentence(name, x, usual, other):
 
 
 def whole_numbers(text):
-    return [int(x) for x in text.split(",")]
+    """Text of a list with commas -> its numbers; ValueError unless each is 1 or more."""
+    found = [int(x) for x in text.split(",")]
+    if min(found) < 1:
+        raise ValueError
+    return found
 
 
 def read_args(argv):
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.memory", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m tools.memory", __doc__, limit=(0, MANY))
     parser.add_argument("--prompts", type=whole_numbers, default=[4096])
     parser.add_argument("--responses", type=whole_numbers, default=[2048, 8192])
     parser.add_argument("--vocabularies", type=whole_numbers, default=[1024, 32768, 151936],
@@ -237,7 +239,8 @@ def read_args(argv):
 
 def main(argv=None):
     args = read_args(argv)
-    torch.set_num_threads(args.threads)
+    if args.threads:
+        torch.set_num_threads(args.threads)
     cfg = Config(device="cpu", dtype="fp32")
     settings = {"logp_chunk": cfg.logp_chunk, "tokens_at_once": cfg.tokens_at_once} | SHAPE
     report = {"machine": machine(), "settings": settings}

@@ -11,7 +11,6 @@
 
 Nothing is trained, and no question is answered: whether a question is any good, tools.quality says.
 """
-import argparse
 import json
 from collections import Counter
 from pathlib import Path
@@ -22,6 +21,7 @@ import config
 import generator as generator_role
 from data import Document, InputError, keep_fitting, run_script
 from engine import flags
+from engine.arguments import Parser
 from engine.readers import load_documents
 from engine.spelling import check_spelling
 from policy import Policy
@@ -122,9 +122,7 @@ def main(argv=None):
 
 
 def read_arguments(argv):
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.prompts", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m tools.prompts", __doc__)
     add = parser.add_argument
     names = config.CHOICES["prompts"]
     add("model", metavar="MODEL", help="model folder, hub id or short name")

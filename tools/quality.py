@@ -23,7 +23,6 @@ The three solvers and the gap are the authors'; their reference was GPT-5.4. Our
 leaves it open: number of documents, intervals (95 %, by bootstrap over documents), sampling,
 prompts. How to read the gap, and servers as reference: docs/results/quality.md.
 """
-import argparse
 import json
 import math
 import os
@@ -43,6 +42,7 @@ import generator as generator_role
 import solver as solver_role
 from toy import truth, world
 from data import Document, InputError, Question, Rollout, keep_fitting, run_script, shorten
+from engine.arguments import Parser
 from engine.readers import load_documents
 from engine.finished import Finished, digest, model_stamp
 from engine.outputs import file_to_write
@@ -197,7 +197,7 @@ def questions_of(written):
     for x in written["questions"]:
         fields = {name: value for name, value in x.items() if name != "document"}
         # a list after JSON: another fingerprint than before, and all would be answered again
-        fields["aliases"] = tuple(fields["aliases"])
+        fields["aliases"] = tuple(fields.get("aliases", ()))
         questions.append(Question(**fields))
     return questions
 
@@ -467,9 +467,7 @@ def draw_panel(ax, rows, name):
 # ---------------------------------------------------------------- the command
 
 def read_arguments(argv):
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.quality", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m tools.quality", __doc__)
     parser.add_argument("run", help="folder of a run; with --save_every it holds more than its "
                                     "two ends")
     parser.add_argument("--checkpoints", type=int, nargs="+", metavar="ITERATION",

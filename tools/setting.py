@@ -25,10 +25,10 @@ import generator
 import solver
 from config import Config
 from data import InputError
-from engine import hub, room, shard
+from engine import hub, model_folder, room, shard
 from engine.cache import SHARE, rows_that_fit
 from engine.flags import MOST_GPUS, reads_documents
-from engine.models import chat_ids
+from engine.chat import chat_ids
 from engine.packing import Lengths
 from engine.readers import load_documents, load_questions
 from engine.scoring import too_large
@@ -65,9 +65,11 @@ def model_config(path):
     short = path.removeprefix("Qwen/").removesuffix("-Base")
     if not os.path.isdir(path):
         hub.look()
+    else:
+        model_folder.require(path, whole=False)
     try:
-        return AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
+        return AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except room.UNREADABLE as error:
         if short in PUBLISHED and path.startswith("Qwen/"):
             return published(short)
         why = " ".join(str(error).split())[:120]
@@ -363,7 +365,8 @@ def read(cfg, assumed):
     What is not here, such as the tokenizer of a model on a hub or an hf:// file, stays assumed.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(cfg.model, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            cfg.model, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError):
         return assumed, "read: nothing, the model's tokenizer is not on this machine"
 

@@ -10,14 +10,16 @@
     MISTAKES        (sentence, our function with that fault)
 """
 from classroom.exercises import (
-    center, dev_gradient, gamma, keyed, learnability, normalise, plain, streamed, tokens, tree,
-    update)
+    answers, center, dev_gradient, gamma, keyed, learnability, loop, normalise, parse, plain,
+    streamed, tokens, tree, update)
 
 EXERCISES = {exercise.NAME: exercise for exercise in (
     center,
     normalise,
     tokens,
     learnability,
+    parse,
+    answers,
     keyed,
     tree,
     gamma,
@@ -25,4 +27,5 @@ EXERCISES = {exercise.NAME: exercise for exercise in (
     plain,
     streamed,
     update,
+    loop,
 )}
