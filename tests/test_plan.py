@@ -143,6 +143,51 @@ def test_rows_end_to_end_are_played_through_as_they_happen(make_policy, monkeypa
     assert y.drawn == sum(len(x.response) for x in formulas.joined(groups))
 
 
+def vllm_a_step_at_a_time(groups, room):
+    """-> (steps, rows and tokens of all of them, tokens read, most that the cache held)"""
+    waiting = [[g, group.prompt, n] for g, group in enumerate(groups) for n in group.responses]
+    running, steps, rows, cells, read, most = [], 0, 0, 0, 0, 0
+
+    def held():
+        own = sum(tokens - groups[g].prompt for g, tokens, _ in running)
+        return own + sum(groups[g].prompt for g in {g for g, *_ in running})
+
+    while waiting or running:
+        left_now = False
+        while len(running) > 1 and held() + 16 * len(running) > room:
+            waiting.insert(0, running.pop())
+            left_now = True
+        while waiting and not left_now and len(running) < ROWS:
+            g, tokens, _ = waiting[0]
+            shared = groups[g].prompt if g in [h for h, *_ in running] else 0
+            if running and held() + 16 * len(running) + tokens - shared + 16 > room:
+                break
+            running.append(waiting.pop(0))
+            read += tokens - shared
+        running = [[g, tokens + 1, n - 1] for g, tokens, n in running if n > 1]
+        steps += bool(running)
+        rows += len(running)
+        cells += sum(tokens for _, tokens, _ in running)
+        most = max(most, held())
+    return steps, rows, cells, read, most
+
+
+@pytest.mark.parametrize("room, again", [(10_000, False), (700, True)])
+def test_vllm_is_played_through_as_a_step_at_a_time(room, again):
+    """Its strides end where rows do or the cache is full. A few tokens of room decide when a row
+    gives way, so steps agree within a fiftieth; where none does, exactly."""
+    r = Rollouts(20, 4, 0, (20, 6), (60, 40), 0.5)
+    groups = setting.groups_of(r, 100, 200)
+    steps, rows, cells, read, most = vllm_a_step_at_a_time(groups, room)
+    y = samplers.by_vllm(groups, room)
+    assert y.row_steps == rows and (read > 20 * 20) == again
+    if not again:
+        assert (y.steps, y.cells, y.prefill) == (steps, cells, read)
+    assert y.steps == pytest.approx(steps, rel=0.02)
+    assert y.prefill == pytest.approx(read, rel=0.1)
+    assert most <= y.most <= room or not again
+
+
 @pytest.mark.parametrize("end_to_end", ["false", "true"])
 @pytest.mark.parametrize("limit", [30, 60, 10_000])
 def test_trees_and_passes_are_those_of_the_real_packing(make_policy, limit, end_to_end):
@@ -361,6 +406,7 @@ def test_the_command_prints_every_stage_and_whether_it_fits(capsys, tmp_path):
 def test_a_plan_for_gpus_ends_with_both_samplers_on_both_kinds_and_what_is_assumed():
     p = paper(8, rows_at_once=0)
     first, *rows, ours, vllm = tables.compared(p, plan.plan, plan.minutes)
+    assert not any("fit" in row for row in rows)
     hours = {row[:26].strip(): float(row.split()[-1]) for row in rows}
     places = ["8 x H100", "8 x H200"]
     assert list(hours) == [f"{who}, {where}" for where in places for who in ("our sampler", "vLLM")]

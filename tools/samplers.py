@@ -18,6 +18,7 @@ share of the bandwidth. Its requests carry a seed each, so that each row has a r
 a kernel of its own: row_us. docs/planning.md says where each number comes from; all are flags of
 tools.plan, to be replaced by what is measured.
 """
+from collections import Counter, deque
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -31,6 +32,8 @@ from tools.formulas import Sampling, forward_flops
 # Of a GPU, what vLLM leaves free (engine/vllm_sampler.py: SPARE), and what its own graphs and the
 # activations of a step of 8,192 tokens take, in bytes: assumed.
 VLLM_SPARE, VLLM_OWN = 0.05, 3e9
+# Tokens of a block of vLLM's cache.
+BLOCK = 16
 # Bytes that sampling.choose reads and writes for a logit: float, /, log_softmax, exp, cumsum, flip,
 # >, int, argmax.
 LOGIT = 64
@@ -147,26 +150,53 @@ def ours(groups, room, rows_at_once, tokens_at_once):
 
 @lru_cache(maxsize=1024)
 def by_vllm(groups, room):
-    """Groups of one rank -> Sampling: a row joins as soon as there is room for 256 more of its
-    tokens. What vLLM does when its cache is full, recompute the last row, is left out."""
-    y, length = Sampling(), np.zeros(0, dtype=np.int64)
-    left = length
-    waiting = []
-    for group in groups:
-        waiting += [(group.prompt, response, i == 0) for i, response in enumerate(group.responses)]
+    """Groups of one rank -> Sampling, in blocks of 16. Answers to a prompt share its blocks. A row
+    joins as soon as it fits; where the cache is full the last one gives its place up, waits first
+    in line, and what it drew is read again."""
+    y, prompts = Sampling(), [group.prompt for group in groups]
+    length = left = of = np.zeros(0, dtype=np.int64)    # (R,) tokens, tokens to draw, the group
+    waiting = deque()
+    for g, group in enumerate(groups):
+        waiting += [(g, group.prompt, n) for n in group.responses]
+    # rows of each group; tokens in the cache, with a block more for every row
+    rows, held = Counter(), 0
+
     while waiting or len(length):
-        held = int(length.sum()) + MOST * len(length)
-        while waiting and len(length) < ROWS and (held + waiting[0][0] + MOST <= room
-                                                  or not len(length)):
-            prompt, response, first = waiting.pop(0)
-            # the others find it in the prefix cache
-            y.prefill += prompt * first
-            y.squares += first * prompt ** 2 / 2
-            length, left = np.append(length, prompt), np.append(left, response)
-            held += prompt + MOST
-        stride = int(min(left.min(), 32 if waiting else left.min()))
+        gave_way = False
+        while len(length) > 1 and held > room:
+            g, tokens = int(of[-1]), int(length[-1])
+            waiting.appendleft((g, tokens, int(left[-1])))
+            length, left, of = length[:-1], left[:-1], of[:-1]
+            rows[g] -= 1
+            held -= tokens - prompts[g] * (rows[g] > 0) + BLOCK
+            gave_way = True
+
+        # none joins in a step in which one left
+        joined = []
+        while waiting and not gave_way and len(length) + len(joined) < ROWS:
+            g, tokens, n = waiting[0]
+            new = tokens - prompts[g] * (rows[g] > 0)
+            if held and held + new + BLOCK > room:
+                break
+            y.prefill += new
+            y.squares += (tokens ** 2 - (tokens - new) ** 2) / 2
+            joined.append(waiting.popleft())
+            rows[g] += 1
+            held += new + BLOCK
+        if joined:
+            of, length, left = (
+                np.append(old, new) for old, new in zip((of, length, left), zip(*joined)))
+
+        # until a row ends, or there is no block more for each
+        stride = int(min(left.min(), max(1, (room - held) // len(length) + 1)))
+        held += len(length) * stride
+        y.most = max(y.most, held - len(length) * BLOCK)
+        for i in np.flatnonzero(left <= stride):
+            g = int(of[i])
+            rows[g] -= 1
+            held -= int(length[i]) + stride - prompts[g] * (rows[g] > 0) + BLOCK
+        of = of[left > stride]
         length, left = drawn(y, length, left, stride)
-        y.most = max(y.most, int(length.sum()))
     return y
 
 
