@@ -3,6 +3,7 @@ that is not there costs seconds.
 """
 import os
 import socket
+import tempfile
 import time
 
 import pytest
@@ -43,8 +44,10 @@ def test_a_folder_of_results_is_looked_at_first(place, name, says):
 
 
 def test_what_cannot_be_written_is_said_first(place, monkeypatch):
-    # no mode stops root
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    def full(**_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
     with pytest.raises(InputError, match="folder cannot be written"):
         folder_to_write("--out", str(place / "folder/x"))
     with pytest.raises(InputError, match="folder cannot be written"):
