@@ -2,6 +2,7 @@
 that is not there costs seconds.
 """
 import os
+import tempfile
 import socket
 import time
 
@@ -44,7 +45,10 @@ def test_a_folder_of_results_is_looked_at_first(place, name, says):
 
 def test_what_cannot_be_written_is_said_first(place, monkeypatch):
     # no mode stops root
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    def read_only(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
     with pytest.raises(InputError, match="folder cannot be written"):
         folder_to_write("--out", str(place / "folder/x"))
     with pytest.raises(InputError, match="folder cannot be written"):
