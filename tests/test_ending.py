@@ -86,7 +86,7 @@ def limit(size):
 
 
 @pytest.mark.parametrize("size, left", [
-    (0, "Nothing was begun"), (1000, "Nothing was begun"), (2_000_000, "--resume")])
+    (0, "cannot be written"), (1000, "Nothing was begun"), (2_000_000, "--resume")])
 def test_a_full_disk_is_one_line_and_the_run_goes_on_afterwards(world, tmp_path, size, left):
     """At the lock, at config.json, in the middle of a checkpoint."""
     run = tmp_path / "run"
