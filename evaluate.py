@@ -150,7 +150,7 @@ def compare(models, tests, args, finished, verifier, say=print):
     tests, commands = without_results(models, tests, say)
     records, results = {}, {}
     # a model is tried at the lengths of all sets
-    longest = evaluation_config(args, max(test.max_tokens for test in tests))
+    longest = evaluation_config(args, max([test.max_tokens for test in tests], default=1))
     with Checkers(args.checker, solver_role.last_boxed, finished, judge(args)) as checkers:
         for model in models:
             path = flags.find_model("MODEL", model)

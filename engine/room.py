@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from data import InputError
@@ -110,7 +111,7 @@ def read_shape(path):
 CERTAIN = 0.6
 # What a config raises that is no model's.
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError,
-              ValueError)
+              ValueError, StrictDataclassError)
 
 def needs(P, cfg, shape, P_gen=None):
     """-> (bytes of memory, bytes on disk) at the worst moments.

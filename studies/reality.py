@@ -85,7 +85,7 @@ def load(run, anchor=False, dev=None, threads=1):
     if not anchor:
         iteration = restore(run, {"solver": solver, "generator": generator})
 
-    silent = SimpleNamespace(say=lambda text: None)
+    silent = SimpleNamespace(say=lambda text: None, inputs={})
     recipe, _ = train.load_data(cfg, solver, generator, silent)
     if not recipe.pool:
         raise InputError(f"{run}: its generator read no documents; "

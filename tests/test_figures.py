@@ -187,7 +187,7 @@ BAD = [
     ("gains docs/results/families.json --out nowhere/x", "its folder does not exist"),
     ("categories docs/results/passk.json", "no categories"),
     ("radar docs/results/passk.json", "at least 3 question sets"),
-    ("curves a=runs/none", "no such file, expected a run folder"),
+    ("curves a=docs/none", "no such file, expected a run folder"),
     ("curves a=docs/results/race.json:none_such", "has no arm 'none_such'"),
     ("curves docs", "expected LABEL=RUN,RUN"),
     ("ablations docs/results/quality.json", "has no arms"),

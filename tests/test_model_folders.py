@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import fakes
+from config import Config
 from data import InputError
-from engine import chat
+from engine import chat, room
 from engine.chat import chat_ids, chat_stop_ids
 from engine.models import load_model
 from fakes import END, EOS
@@ -85,6 +86,17 @@ def test_a_config_that_cannot_be_is_one_line_that_says_why(folder, fields, words
     assert words in refused(folder)
     # no table of weights from transformers
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("fields", [
+    {"hidden_size": "32"}, {"intermediate_size": [1]}, {"layer_types": ["junk"] * 2},
+    {"num_key_value_heads": 0}, {"hidden_act": "junk"}, {"head_dim": 0}])
+def test_a_config_that_raises_is_left_to_loading_where_room_is_counted(folder, fields):
+    """train.py counts memory by the config before it loads: that ended in a traceback."""
+    change(folder, **fields)
+    cfg = Config(model=str(folder), device="cpu")
+    assert room.sizes_of(cfg) is None
+    refused(folder)
 
 
 def test_an_adapter_is_no_model(folder):

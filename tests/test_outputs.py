@@ -2,8 +2,8 @@
 that is not there costs seconds.
 """
 import os
-import socket
 import tempfile
+import socket
 import time
 
 import pytest
@@ -44,10 +44,11 @@ def test_a_folder_of_results_is_looked_at_first(place, name, says):
 
 
 def test_what_cannot_be_written_is_said_first(place, monkeypatch):
-    def full(**_):
-        raise OSError(28, "No space left on device")
+    # no mode stops root
+    def read_only(*_, **__):
+        raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
     with pytest.raises(InputError, match="folder cannot be written"):
         folder_to_write("--out", str(place / "folder/x"))
     with pytest.raises(InputError, match="folder cannot be written"):

@@ -54,6 +54,9 @@ def lengths(prompt, answer):
 def tiny_policy(V, cfg, longest):
     """Random weights: two layers of 64, V words, head and embedding one tensor."""
     torch.manual_seed(0)
+    # a model is tried at the lengths of its Config
+    half = longest // 2
+    cfg = replace(cfg, max_prompt_tokens=half, max_response_tokens=longest - half)
     shape = transformers.Qwen3Config(
         **SHAPE, vocab_size=V, max_position_embeddings=longest, tie_word_embeddings=True)
 
