@@ -65,7 +65,8 @@ def without_thoughts(text):
 # \left( C \right), \textcolor{blue}{C}, and plain braces.
 DRESS = re.compile(
     r"\\(?:textcolor|color)\s*\{[^{}]*\}"
-    r"|\\(?:text(?:bf|it|rm|sf|tt|sc|normal)?|math(?:bf|it|rm|sf|tt|bb|cal)|mbox|hbox|fbox|underline"
+    r"|\\(?:text(?:bf|it|rm|sf|tt|sc|normal)?|math(?:bf|it|rm|sf|tt|bb|cal)"
+    r"|mbox|hbox|fbox|underline"
     r"|emph|boldsymbol|bm|left|right|bf|rm|it|q?quad|large|Large|huge|displaystyle|checkmark)"
     r"(?![A-Za-z])|\\[()\[\]\s,;!]|[{}$*~\"“”`✓✔✅]")
 WIDE = str.maketrans("（）．：，［］" + "".join(chr(0xFF21 + i) for i in range(26)),
