@@ -8,6 +8,7 @@ the model's folder, so it is tried first, with bounds on its time and memory (`c
 runs in jinja's sandbox, from where it does not reach the interpreter.
 """
 import contextlib
+import functools
 import re
 import threading
 from pathlib import Path
@@ -167,9 +168,7 @@ def chat_ids(tokenizer, prompt):
         raise InputError("the chat template does not write each message once, and one of them "
                          f"holds the name of a control token, {found[0]!r}")
     ids = tokenizer(first, add_special_tokens=special).input_ids
-    for name, piece in zip(found, rest):
-        ids = ids + spelled(tokenizer, name) + encoded(tokenizer, piece)
-    return ids
+    return ids + behind(tokenizer, found, rest)
 
 
 def text_ids(tokenizer, text):
@@ -179,9 +178,14 @@ def text_ids(tokenizer, text):
     """
     names = control_names(tokenizer)
     first, *rest = names.split(text)
-    ids = encoded(tokenizer, first)
-    for name, piece in zip(names.findall(text), rest):
-        ids = ids + spelled(tokenizer, name) + encoded(tokenizer, piece)
+    return encoded(tokenizer, first) + behind(tokenizer, names.findall(text), rest)
+
+
+def behind(tokenizer, names, pieces):
+    """Names of control tokens, each with the text behind it -> ids, all of them text."""
+    ids = []
+    for name, piece in zip(names, pieces):
+        ids += spelled(tokenizer, name) + encoded(tokenizer, piece)
     return ids
 
 
@@ -204,6 +208,12 @@ def controls(tokenizer):
 
 def control_names(tokenizer):
     """The pattern of the names of control tokens."""
+    return pattern_of_names(tokenizer, len(tokenizer))
+
+
+# every text needs it, and a tokenizer takes long to list its tokens; one that grows is asked again
+@functools.lru_cache(maxsize=16)
+def pattern_of_names(tokenizer, size):
     # of two that begin alike, the longer
     names = sorted([name for name in set(controls(tokenizer).values()) if len(name) > 1],
                    key=len, reverse=True)
