@@ -180,6 +180,7 @@ def test_wrong_checkers_are_one_line_before_a_model_is_loaded(words, fragment):
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_command_on_the_embedded_world_tells_checker_samples_and_seeds(
         server, tmp_path, capsys):
     questions = json.loads((ROOT / "toy/test.json").read_text())[:4]

@@ -204,6 +204,7 @@ def test_an_interrupted_evaluation_ends_like_one_never_stopped(world, tmp_path):
     assert world(path) == whole and world.sampled == []
 
 
+@pytest.mark.slow
 def test_other_models_settings_and_seeds_are_answered_afresh(world, tmp_path):
     path = tmp_path / "work.jsonl"
     world(path)
@@ -222,6 +223,7 @@ def test_other_models_settings_and_seeds_are_answered_afresh(world, tmp_path):
     assert world.sampled == []
 
 
+@pytest.mark.slow
 def test_a_limit_changes_no_answer(world, tmp_path):
     path = tmp_path / "work.jsonl"
     few = world(path, questions=world.questions[:6])

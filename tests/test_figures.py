@@ -153,6 +153,7 @@ def test_a_method_looks_alike_in_every_figure():
 
 # ---------------------------------------------------------------- the command
 
+@pytest.mark.slow
 def test_every_figure_is_written_twice_the_same_as_svg_and_png(tmp_path):
     words = {"race": [RESULTS / "race.json"], "ablations": [RESULTS / "race.json"],
              "quality": [RESULTS / "quality.json"],

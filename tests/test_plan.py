@@ -403,6 +403,7 @@ def test_the_command_prints_every_stage_and_whether_it_fits(capsys, tmp_path):
     assert "does not fit" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_plan_for_gpus_ends_with_both_samplers_on_both_kinds_and_what_is_assumed():
     p = paper(8, rows_at_once=0)
     first, *rows, ours, vllm = tables.compared(p, plan.plan, plan.minutes)
@@ -446,6 +447,7 @@ def test_numbers_that_no_plan_can_be_made_with_are_one_line(words, part):
     assert part in str(refused.value) and "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_model_that_is_far_too_large_is_said_not_to_fit():
     lines = list(plan.verdict(p := paper(1, rows_at_once=0), plan.plan(p)))
     assert lines[0].startswith("does not fit")
