@@ -8,6 +8,7 @@ the model's folder, so it is tried first, with bounds on its time and memory (`c
 runs in jinja's sandbox, from where it does not reach the interpreter.
 """
 import contextlib
+import ctypes
 import functools
 import re
 import threading
@@ -124,8 +125,15 @@ def bounded(function, *args):
     if raised:
         raise raised[0]
     if not found:
+        end(thread)
         raise TimeoutError
     return found[0]
+
+
+def end(thread):
+    """A thread cannot be killed, yet at its next bytecode it raises what is left for it."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
 
 
 @contextlib.contextmanager

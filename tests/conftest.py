@@ -17,6 +17,13 @@ import torch
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """A command that a test ran with --threads has set it for all tests behind it."""
+    yield
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def make_policy(tmp_path):
     """make_policy(kind="tied", lr=1e-3, **fields of the config) -> (a Policy around a fake model,

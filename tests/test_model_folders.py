@@ -3,6 +3,7 @@ ever run.
 """
 import json
 import os
+import threading
 import time
 
 import pytest
