@@ -117,6 +117,8 @@ def bounded(function, *args):
             found.append(function(*args))
         except Exception as error:
             raised.append(error)
+        except SystemExit:
+            pass
 
     with little_memory():
         thread = threading.Thread(target=work, daemon=True)

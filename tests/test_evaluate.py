@@ -187,6 +187,7 @@ def world(make_policy, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_an_interrupted_evaluation_ends_like_one_never_stopped(world, tmp_path):
     whole = world(None)
     assert world.sampled == [4, 4, 2] and len({tuple(x["texts"]) for x in whole}) == 10
@@ -353,6 +354,7 @@ def test_a_run_in_place_of_the_second_model_is_told_before_the_first_is_loaded(
     assert loaded == []
 
 
+@pytest.mark.slow
 def test_the_command_compares_models_on_mixed_files(make_policy, tmp_path, monkeypatch, capsys):
     make_policy()
     models = [str(tmp_path / "tied"), str(tmp_path / "copy")]

@@ -175,6 +175,7 @@ def test_rewards_and_the_log_read_the_option_texts():
 HOSTILE = ["{", "}", "\\boxed{", "\\boxed{A}", "\\boxed{{", "\\\\", "<think>", "a "]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_ten_megabytes_cost_little_memory_and_time(piece):
     text = piece * (10_000_000 // len(piece))

@@ -60,7 +60,9 @@ def logps(rollouts):
 # ---------------------------------------------------------------- the same rollouts
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("rows, temperature", [(5, 0), (5, 1.0), (100, 1.0)])
+@pytest.mark.parametrize("rows, temperature", [
+    pytest.param(5, 0, marks=pytest.mark.slow), (5, 1.0),
+    pytest.param(100, 1.0, marks=pytest.mark.slow)])
 def test_rollouts_are_those_of_padded_rows(make_policy, end_to_end, kind, rows, temperature):
     policy, cfg = make_policy(kind, max_response_tokens=20, rows_at_once=rows)
     policy.stop_ids += list(range(6, 12))
@@ -73,6 +75,7 @@ def test_rollouts_are_those_of_padded_rows(make_policy, end_to_end, kind, rows, 
     assert {spare for what, spare in happened if what == "laid out"} == {3, 6}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, room", [("tied", 1), ("tied", 90), ("windows", 40)])
 def test_rows_that_give_way_go_on_as_if_nothing_had_happened(make_policy, end_to_end, kind, room):
     policy, cfg = make_policy(kind, max_response_tokens=20)

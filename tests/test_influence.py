@@ -215,7 +215,7 @@ def one_by_one(monkeypatch):
 
 WAYS = pytest.mark.parametrize(
     "tokens, piece",
-    [(None, 7), (512, 2**18), (512, 77), (1, 500)],
+    [pytest.param(None, 7, marks=pytest.mark.slow), (512, 2**18), (512, 77), (1, 500)],
     ids=["one by one", "in blocks", "in small pieces", "in blocks of one"],
 )
 
@@ -633,6 +633,7 @@ def as_written(g, v, k, beta2, eps):
     return g / (((beta2 * v + (1 - beta2) * g**2) / (1 - beta2 ** (k + 1))) ** 0.5 + eps)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (ROOT / "toy/anchor/config.json").exists(), reason="the toy anchor has not been made yet"
 )

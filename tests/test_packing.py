@@ -17,7 +17,6 @@ LENGTHS = [[5, 1, 9, 3], [1, 1, 2, 1], [4, 12, 2, 7]]
 # ---------------------------------------------------------------- trees
 
 
-
 @pytest.mark.parametrize("words", [1, 2, 20])
 @pytest.mark.parametrize("kind", KINDS)
 def test_packed_rows_equal_one_padded_row_per_answer(make_policy, kind, words):

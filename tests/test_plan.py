@@ -83,6 +83,7 @@ def test_a_model_that_does_not_exist_is_one_line():
 
 # ---------------------------------------------------------------- the schedules
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows, n, tokens", [(4, 2, 1000), (9, 3, 1000), (6, 2, 9), (2, 4, 1000)])
 def test_sampling_is_played_through_as_it_happens(make_policy, rows, n, tokens):
     """FLOPs depend on every prefill's padding, on the rows of every step and on the cache's
@@ -276,6 +277,7 @@ def wide_policy(folder, tied, **changes):
     return Policy("solver", str(folder / "wide"), 1e-3, cfg), cfg
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tied, changes", [
     (True, {}), (False, {}), (True, {"grad_checkpoint": True})])
 def test_the_bytes_of_a_pass_are_within_15_percent_of_the_profilers(tmp_path, tied, changes):
@@ -335,6 +337,7 @@ def test_a_token_of_qwen3_8b_takes_147456_bytes_of_cache():
 
 # ---------------------------------------------------------------- the plan
 
+@pytest.mark.slow
 def test_more_gpus_hold_less_each_and_take_less_time():
     small, large = (plan.plan(paper(gpus, scoring="alone")) for gpus in (8, 16))
     for name in ("influence", "update_solver"):
@@ -352,6 +355,7 @@ def test_scoring_together_holds_less_and_is_what_auto_means_for_8b():
     assert plan.plan(paper(16))["influence"].peak < together.peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["answer", "update_solver"])
 def test_what_is_said_to_help_does_help(stage):
     """Follow the advice, plan again: it fits."""
@@ -363,6 +367,7 @@ def test_what_is_said_to_help_does_help(stage):
     assert plan.peak(p, stage) > p.usable >= plan.peak(changed, stage)
 
 
+@pytest.mark.slow
 def test_rows_at_once_is_what_the_cache_grows_with():
     def cache(rows):
         return plan.plan(paper(8, rows_at_once=rows))["answer"].buffers["KV cache"]
@@ -423,6 +428,7 @@ def test_a_plan_for_gpus_ends_with_both_samplers_on_both_kinds_and_what_is_assum
     assert len(rows) == 2 and all(row.endswith("does not fit") for row in rows)
 
 
+@pytest.mark.slow
 def test_the_steps_of_the_page_are_those_that_are_computed_now():
     p = tables.paper(QWEN3_8B, Machine(), Assumed())
     rows = tables.steps(p, plan.plan, plan.minutes)

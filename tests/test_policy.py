@@ -74,6 +74,7 @@ def batch_gradient(policy, groups, A, cfg):
     return gradients(loss, policy.params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [2, 20])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_only_saves_memory_leaves_the_gradient_alone(make_policy, kind, words, monkeypatch):
@@ -149,7 +150,7 @@ def hand_written_update(policy, groups, A, cfg):
     return norms
 
 
-@pytest.mark.parametrize("kind", ["tied", "untied"])
+@pytest.mark.parametrize("kind", ["tied", pytest.param("untied", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "minibatch_rows", [4, 8, 32], ids=["three_steps", "a_short_last_one", "one_short_step"]
 )

@@ -167,6 +167,7 @@ def facts(rollouts):
     return [[(x.prompt, x.response, x.finished, x.text) for x in row] for row in rollouts]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tied", "window", "windows"])
 def test_sampled_rollouts_do_not_depend_on_rows_at_once(make_policy, kind):
     policy, cfg = make_policy(kind, max_response_tokens=20)

@@ -252,6 +252,7 @@ def test_truth_takes_the_documents_path_and_says_nothing_about_other_documents(t
     assert truth([plus], str(tmp_path)) == truth([plus], None) == {}
 
 
+@pytest.mark.slow
 @both_worlds
 def test_the_tokenizer_knows_every_word_of_the_world_and_of_the_prompts(world):
     tokenizer = make.make_tokenizer()

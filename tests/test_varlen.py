@@ -44,6 +44,7 @@ def test_rows_end_to_end_have_the_log_probs_and_gradients_of_rows_side_by_side(
     assert distance(found, expected) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [2, 20])
 @pytest.mark.parametrize("kind", KINDS)
 def test_with_passes_of_both_kinds_an_update_and_the_scores_are_the_same(make_policy, kind, words):
