@@ -33,10 +33,11 @@ import torch
 import generator
 import solver
 from config import Config
-from data import Document, InputError, Question, run_script
+from data import Document, InputError, Question
 from engine.chat import chat_ids, chat_stop_ids, text_ids
 from engine.outputs import whole
 from engine.progress import bar
+from engine.speech import run_script
 from engine.trial import check_model
 from policy import Policy
 

@@ -7,12 +7,13 @@ a misspelt flag, a missing file and a run folder in place of a model are answere
 """
 
 from config import CHOICES
-from data import InputError, run_script
+from data import InputError
 from engine.arguments import Parser
 from engine import flags
 from engine.outputs import folder_to_write
 from engine.layouts import read_question
 from engine.readers import load_items
+from engine.speech import run_script
 
 
 def from_command_line(about):

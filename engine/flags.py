@@ -22,7 +22,8 @@ from config import CHANGEABLE, CHOICES, FILES, SECTIONS, SETTINGS, Config
 from engine.arguments import MOST_SEED, MOST_THREADS
 from engine.outputs import folder_to_write
 from engine.presets import PRESETS, SHORT_NAMES, TOY, TOY_FREE, TOY_HARD
-from data import InputError, complain, take_all_letters
+from engine.speech import complain, take_all_letters
+from data import InputError
 from dugrpo import ADVANTAGES
 from rewards import REWARDS
 
