@@ -48,6 +48,8 @@ class Question:
     question_id: str = ""
     # free-form: other texts that are as right
     aliases: tuple = ()
+    # open book: what stands above it when it is asked
+    passage: str = ""
 
     @property
     def letter(self):
