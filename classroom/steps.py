@@ -213,8 +213,8 @@ class Walk:
         rows = []
         for k, token in enumerate(rollout.response):
             word = self.solver.tokenizer.decode([token])
-            rows.append([word, f"{float(logp[k]):.4f}", f"{rollout.logp[k]:.4f}",
-                         f"{float(w[k]):.4f}", f"{float(loss[k]):+.4f}"])
+            rows.append([word, places(logp[k], 4), places(rollout.logp[k], 4), places(w[k], 4),
+                         places(loss[k], 4, "+")])
         total = float(loss.sum()) / self.denominator
         return Section(
             f"Answer {i}, token by token",
@@ -240,9 +240,10 @@ class Walk:
             size = sum(x.numel() for x in v)
             rms = (sum(float(x.float().sum()) for x in v) / size) ** 0.5
             share = float(dot(pick(self.g_dev), pick(self.direction))) / (product or 1.0)
+            share = places(100 * share, 1, "+")
             rows.append([name, f"{norm_of(pick(self.g_dev)):.2e}", f"{rms:.1e}",
                          f"{norm_of(pick(self.g_q)):.2e}",
-                         f"{norm_of(pick(self.direction)):.2e}", f"{100 * share:+.1f} %"])
+                         f"{norm_of(pick(self.direction)):.2e}", f"{share} %"])
         k = self.moments[0][1]
         return Section(
             "The two gradients, layer by layer",
@@ -316,4 +317,9 @@ def norm_of(tensors):
 def changes(before, after):
     """(tokens,) log-probs -> their sums and the difference, as text."""
     sums = float(before.sum()), float(after.sum())
-    return [f"{sums[0]:.3f}", f"{sums[1]:.3f}", f"{sums[1] - sums[0]:+.3f}"]
+    return [places(sums[0], 3), places(sums[1], 3), places(sums[1] - sums[0], 3, "+")]
+
+
+def places(x, n, sign=""):
+    """A number with n decimal places; never -0.0."""
+    return f"{round(float(x), n) + 0.0:{sign}.{n}f}"

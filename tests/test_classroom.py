@@ -57,7 +57,7 @@ def test_code_without_an_end_is_ended_and_said(endless, monkeypatch):
 # a student's center -> what is said of it
 ENDINGS = {
     "while True: pass": "loop that never ends",
-    "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)": "killed by SIGSEGV",
+    "import os, signal; os.kill(os.getpid(), signal.SIGKILL)": "killed by SIGKILL",
     "import os; os._exit(3)": "exit code 3",
     "import sys; sys.exit()": "it ended the program",
     "bytearray(2 ** 40)": "more than 6 GB of memory",

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from classroom import sources
-from classroom.compare import expect, mistake
+from classroom.compare import Wrong, expect, mistake
 from config import ROOT
 from engine import flags
 
@@ -127,6 +127,8 @@ def run(m):
         cfg = flags.parse(["--preset", "toy", *words, "--run", f"{place}/run"])
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             m.train(cfg)
+        if not (Path(place) / "run/metrics.jsonl").exists():
+            raise Wrong("train came to its end without one iteration")
         return [read_lines(f"{place}/run/{name}.jsonl") for name in ("metrics", "questions")]
 
 
