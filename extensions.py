@@ -82,6 +82,10 @@ class MainRecipe:
         """Every question that is or may become a dev question."""
         return self.dev
 
+    def all_asked(self):
+        """Those, and every other question of a file that the solver may train on."""
+        return self.all_dev()
+
     def state(self):
         """What a checkpoint must remember: JSON, and the running mean of g_dev, if there is one."""
         return {}, None
@@ -148,6 +152,9 @@ class Study(MainRecipe):
 
     def all_dev(self):
         return self.refreshed.all
+
+    def all_asked(self):
+        return self.all_dev() + self.written + self.rlvr
 
     def state(self):
         return self.refreshed.state(), self.average

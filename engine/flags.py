@@ -404,8 +404,8 @@ def as_number(kind, value):
 
 AT_LEAST_1 = (
     "iterations", "docs_per_step", "questions_per_doc", "minibatch_rows", "max_prompt_tokens",
-    "max_response_tokens", "max_chunk_tokens", "dev_every", "eval_every", "eval_samples",
-    "checkpoint_every", "tokens_at_once", "logp_chunk")
+    "max_response_tokens", "max_chunk_tokens", "dev_every", "eval_every", "valid_every",
+    "eval_samples", "checkpoint_every", "tokens_at_once", "logp_chunk")
 AT_LEAST_0 = (
     "seed", "top_k", "eval_top_k", "save_every", "show_every", "threads", "solver_lr",
     "generator_lr", "weight_decay", "seed_questions", "rlvr_per_step", "unboxed_penalty",

@@ -248,6 +248,33 @@ def anchor_test(run):
     return p, error, 0
 
 
+def percent(x, error=None):
+    """A share, its standard error -> "48.5 % ± 4.9": half of a 95 % interval."""
+    if x is None:
+        return "an unknown share"
+    return f"{100 * x:.1f} %" + (f" ± {196 * error:.1f}" if error else "")
+
+
+def measured(test):
+    """A test accuracy, or None -> (its value, when it was measured)."""
+    if test is None:
+        return "unknown", "not tested"
+    accuracy, error, t = test
+    return percent(accuracy, error), f"after {t} iterations" if t else "before training"
+
+
+def validation(run):
+    """-> (last accuracy on the validation questions, what beside it), or None without any."""
+    lines = [x for x in run["metrics"] if x.get("valid_accuracy") is not None]
+    if not lines:
+        return None
+    x = lines[-1]
+    before, best = x["valid_accuracy_anchor"], x["best_valid_accuracy"]
+    about = (f"after {x['iteration']} iterations, {percent(before)} before training; highest "
+             f"{percent(best)} after {x['best_valid_iteration']}, which is partly luck")
+    return percent(x["valid_accuracy"], x["valid_standard_error"]), about
+
+
 def difference(after, before):
     """Two (mean, standard error, ...), independent -> (difference, half its 95 % interval).
 
@@ -387,10 +414,11 @@ def charts_of(run, kind_of, names):
     questions = list(run["questions"].values())
     charts = {name: line(t, column(metrics, name)) for name in names}
 
-    accuracy = [metrics[0].get("test_accuracy_anchor")] + column(metrics, "test_accuracy")
-    errors = column(metrics, "test_standard_error")
-    bars = [0] + [1.96 * (error or 0) for error in errors]
-    charts["test_accuracy"] = line([0] + t, accuracy, bars=bars)
+    for name in ("test", "valid"):
+        accuracy = [metrics[0].get(f"{name}_accuracy_anchor")] + column(metrics, f"{name}_accuracy")
+        errors = column(metrics, f"{name}_standard_error")
+        bars = [0] + [1.96 * (error or 0) for error in errors]
+        charts[f"{name}_accuracy"] = line([0] + t, accuracy, bars=bars)
 
     texts = [column(some, "question") for some in questions]
     charts["duplicate_share"] = line(t, list(map(duplicate_share, texts)))

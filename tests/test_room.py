@@ -71,7 +71,9 @@ def test_a_larger_generator_takes_12_bytes_a_parameter_more():
     (dict(iterations=20), 36, 16),
     (dict(iterations=20, checkpoint_every=20), 16, 16),
     # three kept pairs beside them
-    (dict(iterations=20, save_every=10), 48, 28)])
+    (dict(iterations=20, save_every=10), 48, 28),
+    # half as large in bf16
+    (dict(iterations=20, save_every=10, dtype="bf16"), 42, 22)])
 def test_disk_counts_the_checkpoints_there_are_at_one_time(changes, most, left):
     cfg = replace(small()[0], **changes)
     assert room.on_disk(1, cfg) == (most, left)
