@@ -269,10 +269,11 @@ def load_data(cfg, solver, generator, log):
             raise InputError(f"{path}: all of its {len(everything)} questions are {of_others}")
         log.inputs |= {name: fingerprint(everything)} if path else {}
         log.say(unreadable(solver.tokenizer, new, path))
-        questions, skipped = keep_fitting(new, length, cfg.max_prompt_tokens, f"{name} questions")
+        what = f"{'validation' if name == 'valid' else name} questions"
+        questions, skipped = keep_fitting(new, length, cfg.max_prompt_tokens, what)
         copies = f", {len(everything) - len(new)} as {of_others}" if known else ""
         if path:
-            log.say(summary.line(questions, f"{name} questions", path, skipped, copies))
+            log.say(summary.line(questions, what, path, skipped, copies))
         return questions
 
     documents = []

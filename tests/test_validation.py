@@ -150,7 +150,7 @@ def test_what_is_asked_elsewhere_is_no_validation_question(files, tmp_path, monk
     path = write(tmp_path / "mixed.json", mixed)
     found, said = held_out({**files, "valid": path}, monkeypatch, rlvr=rlvr, rlvr_per_step=4)
     assert [x.question_id for x in found] == ["v-6", "v-7", "v-8"]
-    assert any("3 valid questions" in line and "6 as asked elsewhere" in line for line in said)
+    assert any("3 validation questions" in line and "6 as asked elsewhere" in line for line in said)
 
 
 def test_a_file_of_dev_questions_alone_is_one_line(files, monkeypatch):
