@@ -211,6 +211,13 @@ class Config:
     rlvr: str | None = f(
         None, "verifiable problems that join the solver's batch (hybrid RLVR), a question file")
     rlvr_per_step: int = f(0, "how many of them in an iteration")
+    rlvr_documents: str | None = f(
+        None, "the other way: problems that the generator reads, with their answers, as documents "
+        "beside the others, a question file", "", "off (1,039 problems when on)")
+    rlvr_chunks: int = f(
+        0, "how many such documents, going round the problems; 0: each once", "",
+        "off (10,000 when on)")
+    rlvr_per_chunk: int = f(1, "problems in each of them", "", "1")
     unboxed_penalty: float = f(
         0.0, "taken from an answer that ends with the tokenizer's EOS and has no box, in the "
         "solver's update alone; 0: off", "", "off (0.5 with RLVR)")
@@ -277,7 +284,8 @@ class Config:
 
 
 SETTINGS = {x.name: x for x in fields(Config) if x.metadata}
-FILES = ("documents", "dev", "test", "valid", "questions", "rlvr", "dev_pool")
+FILES = (
+    "documents", "dev", "test", "valid", "questions", "rlvr", "rlvr_documents", "dev_pool")
 
 # The sections of the table, for --help, and the field each begins with.
 SECTIONS = {

@@ -284,7 +284,7 @@ def load_data(cfg, solver, generator, log):
             documents, prompt_length, cfg.max_prompt_tokens, "documents")
         log.say(summary.line(documents, "documents", cfg.documents, skipped))
     dev, test = questions_of("dev"), questions_of("test")
-    study = extensions.study_of(cfg, documents, dev, questions_of, prompt_length)
+    study = extensions.study_of(cfg, documents, dev, questions_of, prompt_length, log.say)
     log.overlap = Overlap({"dev": study.all_dev(), "test": test})
     # the last to choose: what trains is the same with and without it
     valid = questions_of("valid", known=study.all_asked() + test, of_others="asked elsewhere")
