@@ -41,7 +41,8 @@ import config
 from engine import flags, presets
 from engine.arguments import Parser
 from engine.outputs import folder_to_write
-from data import InputError, complain
+from engine.speech import complain
+from data import InputError
 from studies.standings import agreement, standings, table
 from studies import figures
 

@@ -33,12 +33,13 @@ from safetensors.torch import load_file
 import train
 from config import FILES as FILE_FIELDS
 from config import ROOT, SETTINGS
-from data import InputError, run_script
+from data import InputError
 from engine import flags
 from engine.metrics import mean
 from engine.outputs import folder_to_write
 from engine.pools import chunks
 from engine.readers import load_documents, load_questions
+from engine.speech import run_script
 
 PAGE = ROOT / "docs/recipes.md"
 MARK = "<!-- python -m tools.recipes --write -->"
