@@ -516,6 +516,8 @@ def check_training(cfg):
     check_gate(cfg)
     need(cfg, "rlvr_documents", not cfg.rlvr_documents or reads_documents(cfg),
          "none where no document is read (train_on, seed_questions)")
+    need(cfg, "rlvr_documents", not (cfg.rlvr_documents and cfg.open_book),
+         "none beside open_book, where the solver would read the answers")
     for name, plain in (("rlvr_chunks", 0), ("rlvr_per_chunk", 1)):
         need(cfg, name, cfg.rlvr_documents or getattr(cfg, name) == plain,
              f"{plain} without rlvr_documents")

@@ -18,8 +18,8 @@ each = pytest.mark.parametrize("name", FOUND)
 
 # What the authors' studies change, beside the anchor, its presets and two more seeds.
 STUDIES = [
-    {"preset": "paper-4b"}, {"preset": "paper-4b", "seed": 123}, {"preset": "paper-4b", "seed": 456},
-    {"preset": "paper-8b"}, {"preset": "paper-8b", "seed": 123}, {"preset": "paper-8b", "seed": 456},
+    *({"preset": "paper-4b", "seed": seed} for seed in (42, 123, 456)),
+    *({"preset": "paper-8b", "seed": seed} for seed in (42, 123, 456)),
     {"model": "allenai/Olmo-3-7B-Instruct-SFT"},
     {"reward": "fixed", "preset": "paper-4b"}, {"reward": "fixed", "preset": "paper-8b"},
     {"generator_model": "Qwen/Qwen3-32B", "reward": "fixed"}, {"train_on": "file"},
