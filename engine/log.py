@@ -357,10 +357,13 @@ def best_words(cfg, x):
     t = x["best_valid_iteration"]
     if t == x["iteration"]:
         return f"the last, {cfg.run}/solver"
+    best = f"{100 * x['best_valid_accuracy']:.1f} %"
+    if t == 0:
+        return f"{best} before training, {cfg.model}"
     where = f"{cfg.run}/at-{t}/solver"
     if not os.path.isdir(where):
         where = "not kept (--save_every)"
-    return f"{100 * x['best_valid_accuracy']:.1f} % after {t} iterations, {where}"
+    return f"{best} after {t} iterations, {where}"
 
 
 def warnings(x, cfg):

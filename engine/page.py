@@ -30,7 +30,8 @@ from data import InputError
 from dugrpo import MODES, dugrpo
 from engine.metrics import duplicate_share
 from engine.overlap import folded
-from engine.readers import load_documents
+from engine.pools import chunks
+from engine.readers import load_documents, load_questions
 from engine.texts import is_text
 
 TEMPLATE = Path(__file__).resolve().with_name("page.html")
@@ -121,6 +122,9 @@ def load_texts(folder, config):
             cutting = {"max_tokens": config["max_chunk_tokens"],
                        "count_tokens": token_counter(folder, config)}
         documents = load_documents(path, **cutting)
+        if config.get("rlvr_documents"):
+            problems = load_questions(config["rlvr_documents"], say=lambda note: None)
+            documents += chunks(problems, config["rlvr_chunks"], config["rlvr_per_chunk"])
         return {document.doc_id: document.content for document in documents}, None
     except (InputError, OSError, ValueError) as error:
         reason = cut(" ".join(str(error).split()), 300)

@@ -299,9 +299,10 @@ def refuse_disk(P, cfg, shape, P_gen):
     if disk <= free:
         return
     advice = "give an --output_dir on another disk"
-    once = replace(cfg, checkpoint_every=cfg.iterations)
-    if needs(P, once, shape, P_gen)[1] <= free:
-        advice += f", or --checkpoint_every {cfg.iterations}"
+    for name, value in (("checkpoint_every", cfg.iterations), ("save_every", 0)):
+        less = replace(cfg, **{name: value})
+        if needs(P, less, shape, P_gen)[1] <= free:
+            advice += f", or --{name} {value}"
     raise InputError(f"run {cfg.run}: needs up to {gb(disk)} on disk, {gb(free)} are free; "
                      f"{advice}")
 

@@ -8,7 +8,7 @@ import extensions
 import train
 from config import ROOT, Config
 from data import Document, InputError, Question
-from engine import flags, presets
+from engine import flags, page, presets
 from engine.pools import chunks
 
 PROBLEMS = [Question(f"What is {i} plus 1?", [], str(i + 1), f"p-{i}") for i in range(4)]
@@ -86,6 +86,17 @@ def test_settings_that_would_do_nothing_are_refused(words, complaint):
     with pytest.raises(InputError) as caught:
         flags.parse(words)
     assert complaint in str(caught.value)
+
+
+def test_the_page_shows_what_was_read(tmp_path):
+    (tmp_path / "notes.json").write_text(json.dumps([{"doc_id": "n", "content": "A note."}]))
+    items = [{"question_id": "p", "question_text": "1 + 1 = ?", "ground_truth": "2"}]
+    (tmp_path / "problems.json").write_text(json.dumps(items))
+    config = dict(documents=str(tmp_path / "notes.json"), rlvr_chunks=5, rlvr_per_chunk=1)
+    config["rlvr_documents"] = str(tmp_path / "problems.json")
+    texts, missing = page.load_texts(str(tmp_path), config)
+    assert missing is None
+    assert texts == {"n": "A note.", "p": "## Problem\n1 + 1 = ?\n\n## Answer\n2"}
 
 
 # ---------------------------------------------------------------- in the loop

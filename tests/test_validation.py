@@ -249,7 +249,8 @@ LAST = {"iteration": 45, "test_accuracy": 0.8, "test_standard_error": 0.02,
 
 
 def closing(tmp_path, **changes):
-    cfg = Config(run=str(tmp_path), iterations=45, valid="v.json", save_every=5)
+    cfg = Config(
+        model="the-anchor", run=str(tmp_path), iterations=45, valid="v.json", save_every=5)
     return list(log.last_words(cfg, LAST | changes, ANCHOR))
 
 
@@ -265,6 +266,8 @@ def test_a_best_that_was_not_kept_says_so_and_the_last_may_be_the_best(tmp_path)
     assert closing(tmp_path)[2].endswith("65.0 % after 40 iterations, not kept (--save_every)")
     best = closing(tmp_path, best_valid_iteration=45)[2]
     assert best == f"best by validation: the last, {tmp_path}/solver"
+    best = closing(tmp_path, best_valid_iteration=0)[2]
+    assert best == "best by validation: 65.0 % before training, the-anchor"
 
 
 def test_of_equal_accuracies_the_first_is_the_best():
