@@ -33,7 +33,7 @@ td { max-width: 32rem; overflow-wrap: break-word }
 .n { text-align: right; white-space: nowrap }
 nav ol { columns: 2; font-size: .9rem }
 @media (max-width: 40rem) {
-  nav ol { columns: 1 } table { font-size: .8rem } th, td { padding: .2rem .3rem }
+  nav ol { columns: 1 } table { font-size: .75rem } th, td { padding: .2rem .25rem }
   th:first-child, td:first-child { padding-left: 0 }
 }
 summary { cursor: pointer; padding: .3rem 0 }
@@ -68,7 +68,7 @@ def html_block(block):
         return f"<details><summary>{escape(caption)}</summary>{inside}</details>"
     caption, rows = escape(caption), content[1:]
     # the first column names the row
-    numeric = [i > 0 and all(is_number(row[i]) for row in rows) for i in range(len(content[0]))]
+    numeric = [False] + [all(map(is_number, column)) for column in list(zip(*rows))[1:]]
     head = html_row(content[0], numeric, "th") if any(content[0]) else ""
     body = "".join(html_row(row, numeric, "td") for row in rows)
     return (f'<div class="wide" tabindex="0" role="region" aria-label="{caption}"><table>'

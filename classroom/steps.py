@@ -244,9 +244,9 @@ class Walk:
             share = float(dot(pick(self.g_dev), pick(self.direction))) / (product or 1.0)
             shares[name] = share
             share = decimals(100 * share, 1, "+")
-            rows.append([name, f"{norm_of(pick(self.g_dev)):.2e}", f"{rms:.1e}",
-                         f"{norm_of(pick(self.g_q)):.2e}",
-                         f"{norm_of(pick(self.direction)):.2e}", f"{share} %"])
+            rows.append([name, f"{norm_of(pick(self.g_dev)):.1e}", f"{rms:.1e}",
+                         f"{norm_of(pick(self.g_q)):.1e}",
+                         f"{norm_of(pick(self.direction)):.1e}", f"{share} %"])
         k = self.moments[0][1]
         largest = max(shares, key=shares.get)
         return Section(

@@ -64,7 +64,7 @@ ENDINGS = {
     "return r / 0": "shape (1, 4)|not finite",
     "return r.mean()": "has the shape ()",
     "return None": "gave nothing (None)",
-    "return r.nonsense": "AttributeError in line",
+    "return r.nonsense": "of dugrpo.py: AttributeError",
 }
 
 

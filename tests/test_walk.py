@@ -141,7 +141,7 @@ def test_the_page_holds_every_cell_of_every_table(both):
     for section in both[0]:
         tables += [content for kind, _, content in section.blocks if kind == "table"]
     for rows, cells in zip(tables, reader.tables, strict=True):
-        assert cells == [[str(x) for x in row] for row in rows if any(row)]
+        assert cells == [list(map(str, row)) for row in rows if any(row)]
 
 
 class Cells(HTMLParser):
