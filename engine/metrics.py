@@ -89,6 +89,7 @@ def metrics(found, rows, anchor_accuracy, verifier_counts, truth=None):
         "verifier_crashes": verifier_counts[1],
         "skipped_steps": found.skipped,
         "tokens_sampled": sampled + test.get("tokens", 0),
+        "tokens_tested": test.get("tokens", 0),
         "tokens_trained": found.generator_step["tokens"] + found.solver_step["tokens"],
     }
     if len(found.earned) > 1:
