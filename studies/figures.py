@@ -1,6 +1,7 @@
 """Draws the figures of these studies, and those of the authors' text from runs of one's own.
 
     python -m studies.figures race docs/results/race-first.json
+    python -m studies.figures regimes docs/results/regimes.json
     python -m studies.figures ablations docs/results/race-first.json
     python -m studies.figures quality docs/results/quality.json
     python -m studies.figures curves infuser=RUN,RUN,... fixed=RUN,RUN,...
@@ -135,6 +136,40 @@ def draw_arm(ax, found, arm, metric):
     width = 2.4 if arm == "influence" else 1.5
     ax.plot(t, mean, color=colour, linestyle=dash, linewidth=width, label=arm)
     ax.fill_between(t, low, high, color=colour, alpha=0.12, linewidth=0)
+
+
+# ---------------------------------------------------------------- one knob at a time
+
+def regimes(plt, words):
+    """regimes.json -> a panel a knob: accuracy with its interval over the values of the knob."""
+    file = only(words)
+    found = read_json(file, "the file of studies.regimes", "knobs")["knobs"]
+    columns = min(4, len(found))
+    rows = -(-len(found) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(3.3 * columns, 3 * rows), squeeze=False)
+    for ax, (knob, x) in zip(axes.flat, found.items()):
+        for place, (arm, line) in enumerate(x["arms"].items()):
+            draw_line(ax, line, place, *look(arm, place), arm)
+        ax.set_xticks(range(len(x["values"])), x["values"])
+        ax.set_xlabel(x["label"])
+        tidy(ax, knob)
+        ax.legend(frameon=False, fontsize=7)
+    for ax in list(axes.flat)[len(found):]:
+        ax.set_visible(False)
+    for row in axes:
+        row[0].set_ylabel("test accuracy (%)")
+    figure.tight_layout()
+    return figure
+
+
+def draw_line(ax, line, place, colour, dash, label):
+    """The points of an arm, a little beside those of the others, so that intervals can be seen."""
+    known = [(i, point["final"]) for i, point in enumerate(line) if point]
+    at = [i + 0.06 * (place - 1.5) for i, _ in known]
+    mean = [100 * x["mean"] for _, x in known]
+    half = [100 * (x["high"] - x["mean"]) if x["high"] is not None else 0 for _, x in known]
+    ax.errorbar(at, mean, half, color=colour, linestyle=dash, linewidth=1.6, marker="o",
+                markersize=3, capsize=2, elinewidth=0.9, label=label)
 
 
 # ---------------------------------------------------------------- curves of several methods
@@ -327,7 +362,8 @@ def of_report(plt, what, words):
     return getattr(pictures, what)(plt, report, methods)
 
 
-DRAWN = {"race": None, "curves": curves, "quality": quality, "ablations": ablations} | \
+DRAWN = {"race": None, "regimes": regimes, "curves": curves, "quality": quality,
+         "ablations": ablations} | \
     dict.fromkeys(OF_REPORTS)
 
 
@@ -355,6 +391,8 @@ def main(argv=None):
         return 0
 
     base = args.out or base_of(args.what, args.sources[0])
+    if args.what == "regimes" and not args.out:
+        base = os.path.splitext(args.sources[0])[0]
     refuse_unwritable(base)
     if args.what in OF_REPORTS:
         figure = of_report(plt, args.what, args.sources)

@@ -218,8 +218,8 @@ def run_race(args, records, rates):
     """Run what is missing of the race -> its jobs, the names of the runs that failed."""
     jobs = race_jobs(args, rates)
     failed = []
-    left = records.left(seed_by_seed(jobs))
-    if left and not args.summary:
+    if not args.summary:
+        left = records.left(seed_by_seed(jobs))
         if any(job.key.startswith("race/frozen/") for job in left):
             failed += make_teacher(args, records, rates["influence"])
         failed += run_all(seed_by_seed(jobs), records, args, plans(args))
@@ -365,7 +365,7 @@ def compare_row(arm, done, row, records):
     moved = interval([after[seed] - before[seed] for seed in after if seed in before])
     print(f"{arm}: {100 * mean:.1f} on {len(after)} seeds, recorded {points(row['final'], '')}: "
           f"{'within' if inside else 'NOT within'} the interval; {same} of {len(after)} seeds give "
-          f"the very same number, the others move by {points(moved)} in the mean")
+          f"the very same number, the difference on a seed is {points(moved)}")
     return {"mean": mean, "recorded": row["final"], "within": inside, "same": same,
             "seeds": list(after), "moved": moved}
 

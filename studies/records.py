@@ -19,6 +19,7 @@ The file alone, copied to another machine, is enough to go on: a run that it hol
     seconds         seconds until then on one thread, without tests and checkpoints
     dev_accuracy, key_accuracy, target_share, valid_share, solved_share     one for each iteration
     hours           of one core, the tests included
+    moved           distance of the generator's weights from where they began
 """
 import json
 import os

@@ -41,6 +41,7 @@ class Job:
     key: str
     flags: dict         # of train.py: {field: value}
     keep: tuple = ()    # what of DROPPED stays all the same
+    needs: tuple = ()   # what must be made before; its study knows how
 
     @property
     def iterations(self):
@@ -249,12 +250,28 @@ def remember(job, records, args):
     run = job.folder(args.out)
     notes = Path(run, "started.jsonl").read_text(encoding="utf-8").splitlines()
     commits = sorted({json.loads(line)["commit"] for line in notes})
-    record = record_of(job, metrics_of(run), "; ".join(commits))
+    record = record_of(job, metrics_of(run), "; ".join(commits)) | {"moved": moved(run)}
     records.add(job, record)
     for name in DROPPED:
         if not args.keep and name not in job.keep:
             shutil.rmtree(os.path.join(run, name), ignore_errors=True)
     return record
+
+
+def moved(run):
+    """-> how far the run's generator ended from where it began: the norm of the difference of its
+    weights; None where it left none."""
+    saved = read_json(Path(run, "config.json"))
+    began = Path(saved.get("generator_model") or saved.get("model") or "", "model.safetensors")
+    ended = Path(run, "generator", "model.safetensors")
+    if not began.exists() or not ended.exists():
+        return None
+    # Here, not at the top: a study of a fake needs none of it.
+    from safetensors.numpy import load_file
+
+    before, after = load_file(began), load_file(ended)
+    squares = [float(np.sum((after[name] - before[name]) ** 2)) for name in before]
+    return round(sum(squares) ** 0.5, 4)
 
 
 def stop(running):

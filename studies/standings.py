@@ -14,9 +14,9 @@
                                         evaluation; None where there is none
 
 The final measure is the test accuracy after the last iteration. What it costs to reach 75 % is
-counted in tokens and seconds, a straight line between two evaluations. Two arms are told apart if the paired t-test has p < 0.05 after Holm's
-correction for all the pairs of its family: all pairs of rewards are one family, the ablations
-against influence another.
+counted in tokens and seconds, a straight line between two evaluations. Two arms are told apart if
+the paired t-test has p < 0.05 after Holm's correction for all the pairs of its family: all pairs of
+ways to pay a generator are one family, the other arms against influence another.
 
 Departs from the textbook: a standard deviation below one test question counts as one. Accuracies
 move in such steps, so a few seeds can differ by the same amount: an interval of no width.

@@ -5,10 +5,9 @@ for an anchor, the rest at once.
 
     knob      value       what is different                                 written below DIR
     dev       5 ... 160   so many dev questions, drawn by a seed            seedN.json, N = --seed
-    keys      0 ... 1     share of right keys in what the writer is taught  anchor, for the generator
+    keys      0 ... 1     share of right keys in what the writer is taught  anchor, for the writer
     useless   0 ... 1     share of notes about skills that nobody needs     documents.json
-    trivial   0 ... 1     share of notes that give trivial questions alone  documents.json
-    masters   -           the solver for those: it knows who came last      anchor, for the solver
+    masters   -           to a solver that knows those, they are trivial    anchor, for the solver
     scales    1, 2, 4 ... factor between weights that follow each other     anchor, for the solver
     lengths   1, 2, 3 ... how often an answer repeats itself, where the     anchor, for the solver
                           question is none that dev asks
@@ -57,11 +56,6 @@ def useless(folder, share, seed=0):
     write_notes(folder, replace(EASY, barren=share))
 
 
-def trivial(folder, share, seed=0):
-    """Notes of which a share says three times who came first; `masters` knows the answers."""
-    write_notes(folder, replace(EASY, barren=share, barren_kinds=("order",) * 3))
-
-
 def write_notes(folder, world):
     if not 0 <= world.barren <= 1:
         raise InputError(f"{world.barren}: expected a share from 0 to 1")
@@ -86,9 +80,9 @@ def keys(folder, right, seed=0):
 
 
 def masters(folder, value=None, seed=0):
-    """A solver that knows order, and is as careless as before about the rest."""
+    """A solver that knows what nobody asks, and is as careless as before about the rest."""
     rng = random.Random(4)
-    teach(folder, lambda: lesson_of_solver(rng, mastered=("order",)))
+    teach(folder, lambda: lesson_of_solver(rng, mastered=("plus", "day", "order")))
 
 
 def lengths(folder, times, seed=0):
@@ -150,13 +144,13 @@ def save(folder, model, tokenizer):
 
 # ---------------------------------------------------------------- the command
 
-KNOBS = {"dev": dev, "keys": keys, "useless": useless, "trivial": trivial, "masters": masters,
+KNOBS = {"dev": dev, "keys": keys, "useless": useless, "masters": masters,
          "scales": scales, "lengths": lengths}
 
 
 def turn(knob, value, folder, seed=0):
     """Write what the knob at this value needs, unless it is there. -> folder"""
-    there = {"dev": f"seed{seed}.json", "useless": "documents.json", "trivial": "documents.json"}
+    there = {"dev": f"seed{seed}.json", "useless": "documents.json"}
     if not os.path.exists(os.path.join(folder, there.get(knob, "anchor"))):
         os.makedirs(folder, exist_ok=True)
         KNOBS[knob](folder, value, seed)
@@ -176,7 +170,7 @@ def main(argv=None):
     try:
         value = float(value) if value else None
     except ValueError:
-        raise InputError(f"{args.knob}: {value!r} is no number") from None
+        raise InputError(f"{args.knob}: {value!r} is no number, as expected of {name}") from None
     if value is None and name != "masters":
         raise InputError(f"{args.knob}: expected a value, as in {name}=1")
     print(turn(name, value, args.out, args.seed))

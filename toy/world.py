@@ -72,7 +72,6 @@ class World:
     right_claims: float = 0.0       # and the right one
     free: bool = False              # its anchor knows free-form questions, and seed questions
     barren: float = 0.0             # share of notes about nothing that dev and test ask for
-    barren_kinds: tuple = ("plus", "day", "order")      # what those hold in place of a triple
 
     def path(self, name):
         return os.path.join(ROOT, self.folder, name)
@@ -123,7 +122,7 @@ def draw_facts(rng, world=EASY):
     """The facts of a note: a triple and two of other kinds, in any order; or a barren note's."""
     # where no note is barren, no random number is drawn for it
     if world.barren and rng.random() < world.barren:
-        kinds = list(world.barren_kinds)
+        kinds = ["plus", "day", "order"]
     else:
         kinds = ["triple"] + rng.sample(["plus", "day", "order"], 2)
     facts = [draw_fact(rng, kind, world=world) for kind in kinds]
