@@ -101,7 +101,9 @@ def race_jobs(args, rates):
 def seed_by_seed(jobs):
     """{arm: {seed: job}} -> the jobs, all arms of a seed before the next: a race that was stopped
     has treated all alike."""
-    each = [job for of_arm in jobs.values() for job in of_arm.values()]
+    each = []
+    for of_arm in jobs.values():
+        each += of_arm.values()
     return sorted(each, key=lambda job: job.flags["seed"])
 
 

@@ -51,7 +51,7 @@ class Records:
         if record is None:
             return None
         for name in {*record["flags"], *job.flags}:
-            asked, ran = (place(x.get(name)) for x in (job.flags, record["flags"]))
+            asked, ran = place(job.flags.get(name)), place(record["flags"].get(name))
             if asked != ran:
                 raise InputError(f"{self.path}: {job.key} was run with {name} {ran}, not {asked}; "
                                  "give another --file")
@@ -110,7 +110,9 @@ def record_of(job, lines, commit):
         "tokens": tokens,
         "seconds": seconds,
     }
-    return record | {name: [rounded(line.get(name)) for line in lines] for name in CURVES}
+    for name in CURVES:
+        record[name] = [rounded(line.get(name)) for line in lines]
+    return record
 
 
 def rounded(value):

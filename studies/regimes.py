@@ -124,7 +124,10 @@ def make_job(knob, value, arm, seed, rates, args):
 
 def make_worlds(jobs):
     """Notes, questions and anchors that are not there yet; the same everywhere, up to rounding."""
-    for need in dict.fromkeys(need for job in jobs for need in job.needs):
+    needs = {}
+    for job in jobs:
+        needs |= dict.fromkeys(job.needs)
+    for need in needs:
         knobs.turn(*need)
 
 
@@ -188,7 +191,9 @@ def point(runs, jobs):
 def results_of(knob, jobs, runs):
     """-> {"arms": {arm: [a point of each value]}, "pairs": {value: each arm against the first}}."""
     values, label, arms = KNOBS[knob]
-    points_of = {arm: [point(runs, jobs[arm][value]) for value in values] for arm in jobs}
+    points_of = {}
+    for arm, of_arm in jobs.items():
+        points_of[arm] = [point(runs, of_arm[value]) for value in values]
     pairs = {}
     for i, value in enumerate(values):
         final = {arm: line[i]["seeds"] for arm, line in points_of.items() if line[i]}

@@ -30,6 +30,7 @@ import numpy as np
 STEP = 1 / 400
 # the test accuracy whose price is asked
 THRESHOLD = 0.75
+# the first once an evaluation, the others once an iteration
 METRICS = ("test_accuracy", "key_accuracy", "target_share", "valid_share", "solved_share")
 
 
@@ -201,8 +202,7 @@ def standing(arm, x, runs, final, costs):
         "hours": round(sum(record["hours"] for record in records), 3),
         "final": interval(list(final[arm].values())),
         "last_three": interval(last_three),
-        "late": {metric: late_mean([record[metric] for record in records])
-                 for metric in METRICS if metric != "test_accuracy"},
+        "late": {metric: late_mean(values_of(records, metric)) for metric in METRICS[1:]},
         "against": against,
         "cost": cost(costs[arm], costs.get("influence", {}), arm),
     }
@@ -215,7 +215,11 @@ def curves(found, arm):
         # a file of the first race
         return x["curves"]
     records = runs_of(x, found["runs"]).values()
-    return {metric: [record[metric] for record in records] for metric in METRICS}
+    return {metric: values_of(records, metric) for metric in METRICS}
+
+
+def values_of(records, metric):
+    return [record[metric] for record in records]
 
 
 def late_mean(curve, iterations=5):

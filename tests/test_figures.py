@@ -159,7 +159,8 @@ def test_every_figure_is_written_twice_the_same_as_svg_and_png(tmp_path):
              "quality": [RESULTS / "quality.json"],
              "curves": [f"a={RESULTS / 'race-first.json'}:influence"]}
     words |= {name: [RESULTS / "families.json", METHOD] for name in figures.OF_REPORTS}
-    assert set(words) == set(figures.DRAWN)
+    # of regimes test_regimes has a file
+    assert set(words) == set(figures.DRAWN) - {"regimes"}
     for name in set(words) - {"race"}:
         for time in "12":
             out = str(tmp_path / f"{name}{time}")
