@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent
 SIMILARITIES = ("preconditioned_cosine", "cosine", "dot", "preconditioned_dot")
 CHOICES = {
     "prompts": ("plain", "hard"),
-    "preset": ("toy", "toy-hard", "toy-free", "small", "paper-4b", "paper-8b"),
+    "preset": ("toy", "toy-hard", "toy-free", "small", "reading", "paper-4b", "paper-8b"),
     "reward": tuple(REWARDS),
     "similarity": SIMILARITIES,
     "advantage": tuple(ADVANTAGES),
@@ -200,6 +200,9 @@ class Config:
         "questions.jsonl of a run")
     question_type: str = f(
         "multiple_choice", "what the generator is asked to write", "", "multiple_choice")
+    open_book: bool = f(
+        False, "a generated question is asked with its document above it; dev and test questions "
+        "bring theirs, as 'passage' in their files", "", "off")
     seed_questions: int = f(
         0, "dev questions of a bundle in place of a document; the generator is shown all but one; "
         "0: documents", "", "off (4 when on)")

@@ -41,12 +41,13 @@ from tqdm import tqdm
 
 import config
 import solver as solver_role
-from data import keep_fitting, run_script
+from data import keep_fitting
 from engine import coding, flags, tables
 from engine.benchmarks import SIZES
 from engine.checkers import Checkers, Judge, deciding
 from engine.finished import Finished, digest, model_stamp
 from engine.progress import bar
+from engine.speech import run_script
 from engine.statistics import group_means, mean_and_error, paired, scores, summarize
 from engine.verify import Verifier
 from policy import Policy

@@ -10,6 +10,7 @@ any: the paper's recipe, a dozen lines of identities. Study overrides them.
     train_on dev                   6     the solver trains on step 1's dev answers        batch
     reward fixed, generator_model  2     another model writes and is never paid           train.py
     question_type free_form        2     questions without choices                        generator
+    open_book                      2     the solver reads the document, too               generator
     seed_questions                 2     dev questions in a document's place              study_of
     gate_share, gate_tau           4     documents whose scores hardly differ earn 0      s_hat
     dev_ema                        4     a running mean of g_dev                          g_dev

@@ -98,6 +98,8 @@ def read_draft(document, rollout, shuffler, cfg, solver):
         rollout.text, shuffler, cfg.min_choices, cfg.max_choices, cfg.question_type)
     if question is None:
         return Draft(document, rollout, None, reason)
+    if cfg.open_book:
+        question.passage = document.content
     asked = solver_role.prompt_text(question, cfg.prompts)
     if len(solver.prompt_ids(asked)) > cfg.max_prompt_tokens:
         return Draft(document, rollout, None, "prompt_too_long")

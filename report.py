@@ -15,10 +15,11 @@ import os
 from collections import defaultdict
 from itertools import chain
 
-from data import Question, run_script
+from data import Question
 from engine import page
 from engine.arguments import Parser
 from engine.log import duration
+from engine.speech import run_script
 from toy import truth
 
 # Section: title, what it is about, and its charts: metric, unit (% a share, s seconds, + signed),

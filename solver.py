@@ -173,16 +173,19 @@ def prompt_text(question, prompts="plain"):
 
     "A. ..." is plain's, what the small models were warmed on; "A) ..." is hard's, as released.
     """
+    text = question.question_text
+    if question.passage:
+        text = f"{question.passage}\n\n{text}"
     mark = ")" if prompts == "hard" else "."
     lettered = zip(ascii_uppercase, question.choices)
     options = "\n".join(f"{letter}{mark} {choice}" for letter, choice in lettered)
     if prompts == "hard":
-        values = {"question": question.question_text} | ({"options": options} if options else {})
+        values = {"question": text} | ({"options": options} if options else {})
         section = "multiple choice" if question.choices else "free form"
         return long_prompt("solver.txt", section, **values)
     if not question.choices:
-        return FREE_FORM.format(question=question.question_text)
-    return MULTIPLE_CHOICE.format(question=question.question_text, options=options)
+        return FREE_FORM.format(question=text)
+    return MULTIPLE_CHOICE.format(question=text, options=options)
 
 
 def extract_answer(text, n_choices, choices=()):

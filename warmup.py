@@ -26,43 +26,79 @@ ASKED = demonstrations.from_command_line(__doc__) if __name__ == "__main__" else
 import json
 import math
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from string import ascii_uppercase
 
 import torch
 
 import generator
 import solver
 from config import Config
-from data import Document, InputError, Question, run_script
+from data import Document, InputError, Question
 from engine.chat import chat_ids, chat_stop_ids, text_ids
 from engine.outputs import whole
 from engine.progress import bar
+from engine.speech import run_script
 from engine.trial import check_model
 from policy import Policy
 
 
 # ---------------------------------------------------------------- demonstrations become pairs
 
-def generator_pair(demo, prompts="plain"):
+@dataclass(frozen=True)
+class How:
+    """How demonstrations are shown: options of the command, off by default."""
+    prompts: str = "plain"
+    # the JSON's key stands before its options, so that it is known when they are written
+    key_first: bool = False
+    # the solver is asked with the document above the question, as by train.py --open_book
+    open_book: bool = False
+    # beside them: which letter belongs to which option
+    drills: bool = False
+
+
+def generator_pair(demo, how=How()):
     """A demonstration -> (generator prompt, JSON)."""
-    fields = {name: demo[name] for name in ("question_text", "choices", "ground_truth")}
-    prompt = generator.prompt_text(Document("", demo["content"]), prompts=prompts)
-    return prompt, json.dumps(fields, ensure_ascii=False)
+    names = ["question_text", "choices", "ground_truth"]
+    if how.key_first:
+        names[1:] = ["ground_truth", "choices"]
+    prompt = generator.prompt_text(Document("", demo["content"]), prompts=how.prompts)
+    return prompt, json.dumps({name: demo[name] for name in names}, ensure_ascii=False)
 
 
-def solver_pair(demo, letter=None, prompts="plain"):
+def solver_pair(demo, letter=None, how=How()):
     """A demonstration -> (solver prompt, answer with its letter in a box).
 
     The letter follows the value, which is the easiest binding to learn.
     """
-    question = Question(demo["question_text"], demo["choices"], demo["ground_truth"])
+    question = question_of(demo, how)
     letter = letter or question.letter
     answer = f"The answer is {question.ground_truth} \\boxed{{{letter}}}"
-    return solver.prompt_text(question, prompts), answer
+    return solver.prompt_text(question, how.prompts), answer
 
 
-def epochs(demos, batch, seed=0, prompts="plain"):
-    """An endless, seeded stream of steps of two passes each.
+def drill(demo, rng, how=How()):
+    """A demonstration -> (solver prompt, [(text, learned), ...]): every option with its letter, in
+    a random order, and only the letters are learned.
+
+    A small model picks the right option and boxes another's letter. Here nothing but the letter can
+    be wrong.
+    """
+    question = question_of(demo, how)
+    pieces = []
+    for i in rng.sample(range(len(question.choices)), len(question.choices)):
+        line = f"The answer is {question.choices[i]} \\boxed{{"
+        pieces += [("\n" * bool(pieces) + line, False), (ascii_uppercase[i] + "}", True)]
+    return solver.prompt_text(question, how.prompts), pieces
+
+
+def question_of(demo, how):
+    passage = demo["content"] if how.open_book else ""
+    return Question(demo["question_text"], demo["choices"], demo["ground_truth"], passage=passage)
+
+
+def epochs(demos, batch, how=How(), seed=0):
+    """An endless, seeded stream of steps of two passes each, three with drills.
 
     `batch` demonstrations as generator pairs, then as solver pairs with their choices shuffled: a
     file that always lists the right choice first would teach the letter A.
@@ -72,12 +108,16 @@ def epochs(demos, batch, seed=0, prompts="plain"):
         order = rng.sample(demos, len(demos))
         for i in range(0, len(order), batch):
             some = order[i:i + batch]
-            shuffled = []
-            for demo in some:
-                choices = rng.sample(demo["choices"], len(demo["choices"]))
-                shuffled.append({**demo, "choices": choices})
-            yield [[generator_pair(demo, prompts) for demo in some],
-                   [solver_pair(demo, prompts=prompts) for demo in shuffled]]
+            shuffled = [reordered(demo, rng) for demo in some]
+            step = [[generator_pair(demo, how) for demo in some],
+                    [solver_pair(demo, how=how) for demo in shuffled]]
+            if how.drills:
+                step.append([drill(reordered(demo, rng), rng, how) for demo in some])
+            yield step
+
+
+def reordered(demo, rng):
+    return {**demo, "choices": rng.sample(demo["choices"], len(demo["choices"]))}
 
 
 # ---------------------------------------------------------------- pairs become a loss
@@ -185,13 +225,13 @@ def backward(model, tokenizer, passes):
 
 # ---------------------------------------------------------------- the command
 
-def load(args, demos):
+def load(args, demos, how):
     """-> model, tokenizer. InputError where train.py would refuse them, or a pair is too long."""
     cfg = Config(max_prompt_tokens=8, max_response_tokens=8, dtype="fp32", end_to_end="false")
     policy = Policy("solver", args.model, args.lr, cfg)
     longest = 0
     for demo in demos:
-        for pair in (generator_pair(demo, args.prompts), solver_pair(demo, prompts=args.prompts)):
+        for pair in (generator_pair(demo, how), drill(demo, random.Random(0), how)):
             ids, _ = encode_pair(policy.tokenizer, pair)
             longest = max(longest, len(ids))
     check_model(policy, replace(cfg, max_prompt_tokens=longest, max_response_tokens=0))
@@ -203,11 +243,12 @@ def main(argv=None):
     args, demos = ASKED if argv is None else demonstrations.asked(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
-    model, tokenizer = load(args, demos)
+    how = How(args.prompts, args.key_first, args.open_book, args.drills)
+    model, tokenizer = load(args, demos, how)
 
     steps = max(1, math.ceil(args.epochs * len(demos) / args.batch))
     print(f"{len(demos)} demonstrations, {steps} steps of {args.batch}", flush=True)
-    loss = fit(model, tokenizer, epochs(demos, args.batch, prompts=args.prompts), steps, args.lr)
+    loss = fit(model, tokenizer, epochs(demos, args.batch, how), steps, args.lr)
 
     if not math.isfinite(loss):
         raise InputError(f"the loss is {loss}, so nothing was saved; try a smaller --lr")

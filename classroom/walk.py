@@ -19,8 +19,9 @@ import torch
 import train
 from classroom import pages
 from classroom.steps import Walk
-from data import InputError, run_script
+from data import InputError
 from engine import checkpoint, flags
+from engine.speech import run_script
 from engine.verify import Verifier
 
 

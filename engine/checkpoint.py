@@ -34,7 +34,8 @@ from torch.distributed.checkpoint import (CheckpointException, HuggingFaceStorag
                                           HuggingFaceStorageWriter)
 
 from engine import ranks
-from data import InputError, line_of, shorten
+from engine.speech import line_of, shorten
+from data import InputError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 

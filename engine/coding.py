@@ -17,9 +17,10 @@ length, and stops at 768 tokens; LiveCodeBench has none for top_k; the harness s
 import json
 import shlex
 
-from data import InputError, shorten
+from data import InputError
 from engine.benchmarks import BENCHMARKS
 from engine.files import opened, printable, read_whole
+from engine.speech import shorten
 
 HUMANEVAL, LIVECODEBENCH = "humaneval-plus", "livecodebench"
 EXPECTED = ("expected the result file of evalplus (..._eval_results.json), of "

@@ -7,12 +7,13 @@ a misspelt flag, a missing file and a run folder in place of a model are answere
 """
 
 from config import CHOICES
-from data import InputError, run_script
+from data import InputError
 from engine.arguments import Parser
 from engine import flags
 from engine.outputs import folder_to_write
 from engine.layouts import read_question
 from engine.readers import load_items
+from engine.speech import run_script
 
 
 def from_command_line(about):
@@ -44,6 +45,13 @@ def read_arguments(argv, about=None):
     add("--lr", type=float, default=1e-4, help="peak learning rate (default 1e-4)")
     add("--prompts", choices=CHOICES["prompts"], default="plain",
         help="those that the run will use: plain, or hard as in the paper's presets")
+    add("--key_first", action="store_true",
+        help="the JSON's key stands before its options, so that it is known when they are written")
+    add("--drills", action="store_true",
+        help="beside each answer, every option named with its letter: for models that pick the "
+        "right option and box another's letter")
+    add("--open_book", action="store_true",
+        help="the solver sees the document above the question, as in train.py --open_book true")
     add("--limit", type=int, help="only the first so many demonstrations")
     add("--threads", type=int, default=0, help="CPU threads (0: torch's default)")
     return parser.parse_args(argv)

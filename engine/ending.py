@@ -10,8 +10,9 @@ Whatever it is, the newest checkpoint is whole, and --resume goes on from there.
 import os
 import sys
 
-from data import InputError, line_of
+from data import InputError
 from engine import ranks, room
+from engine.speech import line_of
 
 
 def say(error, cfg):

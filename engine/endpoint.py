@@ -17,8 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tqdm import tqdm
 
-from data import InputError, shorten
+from data import InputError
 from engine.prompts import messages
+from engine.speech import shorten
 
 KEY = "OPENAI_API_KEY"
 # HTTP errors worth another try; so is any from 500 on

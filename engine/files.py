@@ -27,8 +27,9 @@ from contextlib import contextmanager
 from functools import lru_cache
 from string import ascii_uppercase
 
-from data import InputError, shorten, one_line
+from data import InputError
 from engine import hub
+from engine.speech import one_line, shorten
 
 # Of a file that has to be read as one piece. Ours: beyond it, give JSONL.
 LARGEST = 1 << 31

@@ -22,7 +22,8 @@ from config import CHANGEABLE, CHOICES, FILES, SECTIONS, SETTINGS, Config
 from engine.arguments import MOST_SEED, MOST_THREADS
 from engine.outputs import folder_to_write
 from engine.presets import PRESETS, SHORT_NAMES, TOY, TOY_FREE, TOY_HARD
-from data import InputError, complain, take_all_letters
+from engine.speech import complain, take_all_letters
+from data import InputError
 from dugrpo import ADVANTAGES
 from rewards import REWARDS
 
@@ -508,6 +509,8 @@ def check_training(cfg):
          "all or random beside reward = 'fixed', which gives no scores")
     need(cfg, "seed_questions", drafts or not cfg.seed_questions,
          f"0 {beside}, where nothing is drafted")
+    need(cfg, "open_book", not (cfg.open_book and cfg.seed_questions),
+         "documents, not --seed_questions")
     need(cfg, "seed_questions", cfg.seed_questions != 1,
          "0, or at least 2: one of a bundle is never shown")
     check_gate(cfg)

@@ -28,8 +28,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from string import ascii_lowercase, ascii_uppercase
 
-from data import InputError, Question, is_encodable, is_number, shorten
+from data import InputError, Question, is_encodable, is_number
 from engine.files import Cell, kind
+from engine.speech import shorten
 
 QUESTION = ("question_text", "question", "problem", "query", "question_stem", "prompt", "messages")
 PASSAGE = ("article", "passage", "context")

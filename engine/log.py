@@ -18,9 +18,10 @@ from dataclasses import replace
 
 from tqdm import tqdm
 
-from data import InputError, is_encodable, one_line
+from data import InputError, is_encodable
 from engine import flags, ranks, run_folder, trackers
 from engine.metrics import metrics, peak_memory_mb, question_rows
+from engine.speech import one_line
 
 STAGES = ("dev", "write", "answer", "influence", "update_generator", "update_solver", "evaluate",
           "checkpoint")

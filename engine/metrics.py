@@ -212,7 +212,7 @@ def valid_row(found, q, draft):
             "repairs": sorted(set(draft.repairs)), "text": None,
             "tokens": len(draft.rollout.response), "solved": known_mean(found.solved.r[q]),
             "score": at(found.score), "s_hat": at(found.s_hat), "own_share": at(found.own_share),
-            **terms}
+            **terms, **({"passage": question.passage} if question.passage else {})}
 
 
 def shown_answers(one):

@@ -18,9 +18,10 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from data import InputError, line_of
+from data import InputError
 from engine import hub, model_folder, ranks
 from engine.chat import check_template, encoded
+from engine.speech import line_of
 
 # Their progress bars, tables of weights and warnings of five retries; ours say what is loaded.
 transformers.logging.disable_progress_bar()

@@ -1,6 +1,7 @@
 """The recipes: values that a run starts from, each by name, and the short names of models.
 
     toy, toy-hard, toy-free    the embedded worlds
+    reading                    SmolLM2-135M on real passages, asked with the book open
     small                      a model of your own of 100M to 1B parameters
     paper-4b, paper-8b         the paper's
 
@@ -34,6 +35,13 @@ SMALL = dict(
     max_prompt_tokens=1024, max_response_tokens=384, tokens_at_once=4096,
     show_every=1)
 
+# SmolLM2-135M on real passages (studies/reading.py, docs/results/reading.md), from the folder where
+# its files were made; not tuned.
+READING = SMALL | dict(
+    documents="reading/documents.jsonl", dev="reading/dev.jsonl", test="reading/test.jsonl",
+    open_book=True, iterations=40, docs_per_step=3, answers_per_question=8, max_chunk_tokens=256,
+    max_prompt_tokens=512, max_response_tokens=160, eval_every=20)
+
 PAPER_4B = dict(
     model="Qwen/Qwen3-4B-Base", documents=HUB + "documents.json",
     dev=HUB + "curriculum_pool/supergpqa_science_800.json",
@@ -48,7 +56,7 @@ PAPER_8B = PAPER_4B | dict(model="Qwen/Qwen3-8B-Base", generator_lr=4e-6)
 
 PRESETS = {
     "toy": TOY, "toy-hard": TOY_HARD, "toy-free": TOY_FREE,
-    "small": SMALL, "paper-4b": PAPER_4B, "paper-8b": PAPER_8B}
+    "small": SMALL, "reading": READING, "paper-4b": PAPER_4B, "paper-8b": PAPER_8B}
 
 # name: hub id, preset. For 14B and 32B the recipe is that of 8B, for planning: its learning rates
 # were not tried at these sizes. Of 32B no base model was published.

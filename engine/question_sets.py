@@ -17,12 +17,13 @@ from dataclasses import dataclass, field, replace
 
 from config import CHOICES
 from engine.presets import HUB
-from data import InputError, run_script
+from data import InputError
 from engine.arguments import Parser
 from engine import benchmarks, checkers, coding, flags
 from engine.benchmarks import BENCHMARKS
 from engine.outputs import file_to_write
 from engine.readers import load_questions
+from engine.speech import run_script
 
 
 @dataclass

@@ -36,7 +36,8 @@ import torch
 import torch.distributed as dist
 
 from config import SETTINGS
-from data import InputError, complain
+from data import InputError
+from engine.speech import complain
 
 # Of one rank for another that lives: no stage's shares may differ by more.
 WAIT = timedelta(minutes=30)

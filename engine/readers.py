@@ -18,10 +18,11 @@ import re
 import stat
 from collections import Counter
 
-from data import Document, InputError, count_words, shorten, one_line
+from data import Document, InputError, count_words
 from engine import layouts
 from engine.files import Twice, kind, printable, read_places, stem_of, suffix_of
 from engine.layouts import ID, Item, read_id, read_string
+from engine.speech import one_line, shorten
 from engine.texts import CONVERTERS, is_text, text_of
 
 DOCUMENT_ID = ("doc_id", "id")

@@ -15,9 +15,10 @@ import logging
 import re
 from html.parser import HTMLParser
 
-from data import InputError, shorten
+from data import InputError
 from engine.files import (
     ORDER_MARKS, decoded, empty, encoding_of, opened, printable, read_text, read_whole, suffix_of)
+from engine.speech import shorten
 
 CONVERTERS = {
     ".docx": "pandoc -t markdown", ".odt": "pandoc -t markdown", ".epub": "pandoc -t markdown",

@@ -15,7 +15,8 @@ import random
 import sys
 from pathlib import Path
 
-from data import InputError, run_script
+from data import InputError
+from engine.speech import run_script
 from toy.world import ask, draw_fact
 
 SKILLS = {"largest": "triple", "plus": "plus", "day": "day", "order": "order"}

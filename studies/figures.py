@@ -30,7 +30,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data import InputError, run_script
+from data import InputError
+from engine.speech import run_script
 from studies import pictures
 from studies.pictures import read_json
 from studies.standings import curves as curves_in, interval

@@ -29,9 +29,10 @@ import numpy as np
 import torch
 
 from studies import reality
-from data import InputError, run_script
+from data import InputError
 from dugrpo import MODES, center, dugrpo
 from engine.progress import bar
+from engine.speech import run_script
 from influence import dev_gradient
 
 ANSWERS = (2, 4, 8, 16)

@@ -45,12 +45,13 @@ import generator as generator_role
 import influence
 import solver as solver_role
 import train
-from data import InputError, document_batch, run_script
+from data import InputError, document_batch
 from dugrpo import has_gradient
 from engine.progress import bar as progress_bar
 from influence import borrowed_gradients, dev_gradient, influence_scores, norm, second_moment
 from policy import Policy, mean_length, update
 from tools.quality import run_config
+from engine.speech import run_script
 from engine.verify import Verifier
 
 STATES = ("warm", "cold", "anchor")

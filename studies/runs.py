@@ -25,6 +25,7 @@ from tqdm import tqdm
 import config
 from data import InputError
 from engine import flags
+from engine.speech import complain
 from studies import frozen
 from studies.records import place, read_json, record_of
 
@@ -318,7 +319,7 @@ def command(play, argv):
     try:
         failed = play(argv)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(str(error))
         return 2
     except KeyboardInterrupt:
         print("\nstopped. The same command goes on from here.", file=sys.stderr)

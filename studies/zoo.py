@@ -35,11 +35,12 @@ import rewards
 import solver as solver_role
 from studies import reality
 from toy import world
-from data import InputError, Question, run_script
+from data import InputError, Question
 from engine.readers import load_questions
 from generator import parse_question
 from influence import dev_gradient, influence_scores
 from policy import Policy
+from engine.speech import run_script
 from engine.verify import Verifier
 
 PAID = ("influence", "spice", "rzero", "azr", "learnability")

@@ -14,8 +14,9 @@ import pytest
 
 import fakes
 import train
-from data import InputError, line_of, one_line, run_script
+from data import InputError
 from engine import ending, flags, log, ranks
+from engine.speech import line_of, one_line, run_script
 from test_ranks import free_port
 
 ROOT = Path(train.__file__).resolve().parent

@@ -18,6 +18,7 @@ from config import Config
 from data import Answered, Document, InputError, Question, Rollout
 from engine.flags import from_flags, parse
 from engine.pools import bundles, load_written, unlike
+from engine.readers import load_documents, load_questions
 from extensions import DevSet, Study, gate, kept
 from policy import spread
 
@@ -400,6 +401,7 @@ def test_the_period_is_exact():
         (["--gate_tau", "-1"], "gate_tau = -1.0: expected 0 or more"),
         (["--gate_tau_max", "0.2"], "gate_tau_max = 0.2: expected none unless"),
         (["--seed_questions", "1"], "seed_questions = 1: expected 0, or at least 2"),
+        (["--seed_questions", "2", "--open_book", "true"], "open_book = True: expected documents"),
         (["--keep_share", "0"], "keep_share = 0.0: expected a number above 0"),
     ],
 )
@@ -515,6 +517,25 @@ def test_a_refreshed_dev_set_survives_a_resume(tmp_path, few):
         assert whole[2][key] == halves[2][key], key
 
 
+def carries_its_passage(metrics, questions):
+    """Every valid question the whole note it was written from, as a question file would."""
+    texts = {x.doc_id: x.content for x in load_documents(presets.TOY["documents"])}
+    valid = [row for row in questions if row["status"] == "valid"]
+    return valid and all(row["passage"] == texts[row["doc_id"]] for row in valid)
+
+
+def test_a_question_asked_with_its_book_open_is_asked_so_again_from_the_log(tmp_path):
+    choices = ["iron", "gold", "tin", "glass"]
+    question = Question("What rusts?", choices, "iron", passage="Iron rusts.")
+    row = {"question": question.question_text, "choices": question.choices,
+           "answer": "iron", "status": "valid", "passage": question.passage}
+    (tmp_path / "questions.jsonl").write_text(json.dumps(row) + "\n")
+    again, = load_questions(str(tmp_path / "questions.jsonl"))
+    assert solver.prompt_text(again) == solver.prompt_text(question)
+    assert solver.prompt_text(question).startswith("Iron rusts.\n\nWhat rusts?\n\nA. iron")
+    assert solver.prompt_text(question, "hard")[1].count("Iron rusts.\n\nWhat rusts?") == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changes, check",
@@ -530,6 +551,7 @@ def test_a_refreshed_dev_set_survives_a_resume(tmp_path, few):
                 and all(x["doc_id"].count("+") == 3 for x in q)
             ),
         ),
+        ({"open_book": True}, carries_its_passage),
         ({"reward": "influence + 0.5 spice:group_std"}, both_terms_are_logged),
         ({"solver_keep": "top", "keep_per_doc": 1}, lambda m, q: m[0]["kept_share"] < 1),
         (

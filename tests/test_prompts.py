@@ -279,9 +279,9 @@ def test_a_warm_start_for_hard_prompts_shows_hard_prompts():
     demo = {"content": "Iron rusts.", "question_text": "What does iron do in rain?",
             "choices": ["It melts", "It rusts", "It sings", "It burns"],
             "ground_truth": "It rusts"}
-    prompt, response = warmup.generator_pair(demo, "hard")
+    prompt, response = warmup.generator_pair(demo, warmup.How("hard"))
     assert prompt == hard(Document("", "Iron rusts.")) and parse_question(response)[0]
-    prompt, _ = warmup.solver_pair(demo, prompts="hard")
+    prompt, _ = warmup.solver_pair(demo, how=warmup.How("hard"))
     assert len(prompt) == 2 and "B) It rusts" in prompt[1]
 
 

@@ -245,7 +245,7 @@ def test_what_the_solver_masters_is_always_right_and_what_is_long_is_not_asked_b
 
 
 def test_a_knob_that_is_none_is_one_line(tmp_path, capsys):
-    from data import run_script
+    from engine.speech import run_script
     for words in (["key=1"], ["keys"], ["keys=x"], ["dev=500"], ["useless=2"]):
         with pytest.raises(SystemExit) as ended:
             run_script(lambda: knobs.main([*words, "--out", str(tmp_path)]))

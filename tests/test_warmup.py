@@ -3,6 +3,7 @@ what the parsers read.
 """
 import itertools
 import json
+import random
 
 import pytest
 import torch
@@ -91,3 +92,38 @@ def test_a_bad_demonstration_is_one_clear_line(tmp_path, change, fragment):
     with pytest.raises(InputError, match="line 2") as error:
         load_demos(str(path))
     assert fragment in str(error.value) and "\n" not in str(error.value)
+
+
+def test_key_first_changes_the_order_and_nothing_else():
+    prompt, response = warmup.generator_pair(DEMO)
+    same_prompt, key_first = warmup.generator_pair(DEMO, warmup.How(key_first=True))
+    assert prompt == same_prompt
+    assert key_first.index("ground_truth") < key_first.index("choices")
+    assert json.loads(key_first) == json.loads(response)
+    assert generator.parse_question(key_first) == generator.parse_question(response)
+
+
+def test_a_drill_names_every_option_and_learns_the_letters_alone():
+    prompt, pieces = warmup.drill(DEMO, random.Random(3))
+    assert prompt == warmup.solver_pair(DEMO)[0]
+    lines = "".join(text for text, _ in pieces).split("\n")
+    said = {line.partition(" \\boxed")[0].removeprefix("The answer is "):
+            solver.extract_answer(line, 4) for line in lines}
+    assert said == dict(zip(DEMO["choices"], "ABCD"))
+    assert sorted(text for text, learned in pieces if learned) == ["A}", "B}", "C}", "D}"]
+
+
+def test_with_the_book_open_the_document_stands_above_the_question():
+    how = warmup.How(open_book=True)
+    prompt, _ = warmup.solver_pair(DEMO, how=how)
+    assert prompt.startswith(f"{DEMO['content']}\n\n{DEMO['question_text']}\n\nA. ")
+    assert warmup.drill(DEMO, random.Random(0), how)[0] == prompt
+    assert warmup.generator_pair(DEMO, how) == warmup.generator_pair(DEMO)
+
+
+def test_a_step_has_drills_where_they_were_asked_for():
+    steps = warmup.epochs([DEMO] * 4, 2, warmup.How(drills=True))
+    assert [len(part) for part in next(steps)] == [2, 2, 2]
+    # without, the stream is that of always
+    plain, again = warmup.epochs([DEMO] * 4, 2), warmup.epochs([DEMO] * 4, 2, warmup.How())
+    assert next(plain) == next(again) and len(next(plain)) == 2

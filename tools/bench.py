@@ -51,11 +51,12 @@ from tools.baselines import (Copying, Skipped, World, bare_passes, centred, cont
                              rollouts_of, trl_trainer, trl_update, with_own_logps)
 from config import ROOT, Config
 from engine.presets import TOY
-from data import InputError, run_script
+from data import InputError
 from engine import flags
 from engine.arguments import Parser
 from engine.cache import Running
 from engine.readers import load_documents, load_questions
+from engine.speech import run_script
 from dugrpo import center
 from influence import dev_gradient, influence_scores
 from dugrpo import has_gradient

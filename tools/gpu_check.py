@@ -48,11 +48,12 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 import influence
 import train
 from config import ROOT, Config
-from data import InputError, run_script
+from data import InputError
 from engine import checkpoint, device, flags, ranks, room, shard, varlen
 from engine.arguments import Parser
 from engine.logps import tree_logps
 from engine.packing import Rows, pack, passes
+from engine.speech import run_script
 from policy import Policy, old_logps, pass_loss, take_turns, update
 from sampling import sample
 from tools.baselines import World, bare_passes, make_world, random_groups, rollouts_of

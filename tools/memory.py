@@ -36,10 +36,10 @@ from toy import make
 from tools.baselines import random_groups
 from tools.bench import machine, peak_bytes
 from config import Config
-from data import run_script
 from engine.arguments import MANY, Parser
 from policy import Policy, pass_loss
 from engine.packing import passes
+from engine.speech import run_script
 
 GB = 2 ** 30
 MB = 2 ** 20

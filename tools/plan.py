@@ -23,8 +23,8 @@ from functools import partial
 
 import torch
 
-from data import run_script
 from engine import flags, ranks, room
+from engine.speech import run_script
 from tools import formulas, samplers, tables
 from tools.remedies import remedies
 from tools.setting import Assumed, Machine, here, machine_of, read, setting_of

@@ -19,10 +19,11 @@ import torch
 
 import config
 import generator as generator_role
-from data import Document, InputError, keep_fitting, run_script
+from data import Document, InputError, keep_fitting
 from engine import flags
 from engine.arguments import Parser
 from engine.readers import load_documents
+from engine.speech import run_script
 from engine.spelling import check_spelling
 from policy import Policy
 

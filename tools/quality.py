@@ -41,11 +41,12 @@ from engine import endpoint, flags, presets
 import generator as generator_role
 import solver as solver_role
 from toy import truth, world
-from data import Document, InputError, Question, Rollout, keep_fitting, run_script, shorten
+from data import Document, InputError, Question, Rollout, keep_fitting
 from engine.arguments import Parser
 from engine.readers import load_documents
 from engine.finished import Finished, digest, model_stamp
 from engine.outputs import file_to_write
+from engine.speech import run_script, shorten
 from engine.tables import columns, percent
 from evaluate import PIECE, sample_answers
 from policy import Policy

@@ -29,8 +29,9 @@ import torch
 from transformers import AutoTokenizer, Qwen3ForCausalLM
 
 import warmup
-from data import InputError, run_script
+from data import InputError
 from engine.outputs import whole
+from engine.speech import run_script
 from toy.make import generator_lesson, solver_lesson
 from toy.world import CARELESS, EASY, TARGET, note_set
 

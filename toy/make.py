@@ -34,8 +34,9 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 import generator
 import solver
 import warmup
-from data import Document, InputError, Question, run_script
+from data import Document, InputError, Question
 from engine.pools import as_document
+from engine.speech import run_script
 from toy.world import (CARELESS, DAYS, EASY, NAMES, OPENINGS, PLACES, RIDES, SKILLS, TARGET, THINGS,
                        VERBS, WORLDS, ask, draw_claim, draw_fact, draw_facts, note, write_world)
 

@@ -82,7 +82,7 @@ def attempt(tally, what, function, refusal):
         with limit():
             function()
     except refusal as error:
-        # scripts show it by data.complain, which makes one line of any name of a file
+        # scripts show it by speech.complain, which makes one line of any name of a file
         tally.add("one line" if str(error).strip() else "traceback", what, "an empty line")
     except Hang:
         tally.add("hang", what)
