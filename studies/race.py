@@ -247,6 +247,8 @@ def summarise(jobs, searched, args, records):
     n = sum(len(x["keys"]) for x in arms.values())
     planned = sum(map(len, jobs.values()))
 
+    # of arms that are not asked for now, the search stays known
+    searched = records.found.get("search", {}) | searched
     found = about(args, records) | {"runs_done": f"{n} of {planned}", "search": searched}
     found |= standings(arms, records.runs)
     found["hours"] = round(sum(x["hours"] for x in records.runs.values()), 2)
@@ -263,7 +265,7 @@ def summarise(jobs, searched, args, records):
     if args.reported:
         fill_page(f"{base}.md", "results", text)
     # Of a race in docs/ that is not whole, the figure waits: README shows it.
-    if not args.reported or n == planned:
+    if not args.reported or set(arms) == set(ARMS) and n == len(ARMS) * SEEDS:
         draw_figures(str(records.path))
 
 
@@ -436,10 +438,10 @@ def play(argv):
         return check_rows(args, records, chosen_rates(args, records.found.get("search", {})))
     searched, failed = search(args, records) if args.search_seeds else ({}, [])
     if failed or args.what == "search":
-        records.save(search=searched)
+        records.save(search=records.found.get("search", {}) | searched)
         print(searches(searched))
         return failed
-    if args.search_seeds and not searched:
+    if args.search_seeds and not searched and any(map(moves, args.arms)):
         raise InputError(f"{args.file}: its search is not finished; python -m studies.race goes on")
     jobs, failed = run_race(args, records, chosen_rates(args, searched))
     summarise(jobs, searched, args, records)

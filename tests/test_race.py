@@ -503,6 +503,9 @@ def test_the_search_chooses_by_the_dev_questions_widens_its_grid_and_the_race_ob
 
     before = found["runs"]
     shutil.rmtree(out / "search")
+    # of other arms than these the search stays known
+    assert go(out, "--search_seeds", "2", arms="fixed", seeds=1, iterations=3) == 0
+    assert results(out)["search"] == found["search"]
     assert go(out, "--search_seeds", "2", arms="influence,fixed", seeds=1, iterations=3) == 0
     assert results(out)["runs"] == before
 

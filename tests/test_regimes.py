@@ -82,9 +82,9 @@ def test_each_arm_has_the_rate_of_its_reward_and_five_seeds(out):
 
 def test_the_same_run_is_run_once_whatever_knobs_ask_for_it(out):
     useless, noise = jobs_of("useless", out), jobs_of("noise", out)
-    assert useless["influence"][0.3][2000].key == noise["dugrpo"][0.3][2000].key
+    assert useless["influence"][0.5][2000].key == noise["dugrpo"][0.5][2000].key
     assert noise["dugrpo"][0][2001].key == jobs_of("dev", out)["influence"][160][2001].key
-    assert useless["influence"][0.3][2000].key != useless["spice"][0.3][2000].key
+    assert useless["influence"][0.5][2000].key != useless["spice"][0.5][2000].key
     # a generator that nobody pays does not care for dev questions
     assert len({job.key for line in jobs_of("dev", out)["fixed"].values()
                 for job in line.values()}) == 5
@@ -104,7 +104,7 @@ def test_the_file_alone_is_enough_to_go_on(out, capsys):
     assert (pair["better"], pair["other"]) == ("influence", "fixed")
     said = capsys.readouterr().out
     assert "| influence |" in said and "s an iteration on one thread here" in said
-    for knob in regimes.KNOBS:
+    for knob in (*regimes.KNOBS, "all of them"):
         assert f"    {knob}: about" in said
 
     shutil.copy(out / "regimes.json", out.parent / "kept.json")
@@ -128,7 +128,8 @@ def test_one_real_iteration_of_a_knob(tmp_path, monkeypatch):
         Path(tiny[name]).write_text(json.dumps(questions[:8]))
     arms = {arm: regimes.ALL_ARMS[arm] | tiny for arm in ("influence", "fixed")}
     monkeypatch.setattr(regimes, "ALL_ARMS", arms)
-    monkeypatch.setitem(regimes.KNOBS, "useless", ((0.9,), "share", ("influence", "fixed")))
+    monkeypatch.setattr(regimes, "KNOBS",
+                        {"useless": ((0.9,), "share", ("influence", "fixed"))})
     monkeypatch.setattr(regimes, "ARMS", {"influence": None})
     monkeypatch.setattr(runs, "POLL_SECONDS", 0.1)
     code = regimes.main(["useless", "--seeds", "1", "--iterations", "1",
