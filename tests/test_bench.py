@@ -9,7 +9,7 @@ from argparse import Namespace
 import pytest
 import torch
 
-from tools import baselines, bench, peers
+from tools import baselines, bench, fused, peers
 from data import InputError
 from fakes import gradients
 from influence import dev_gradient
@@ -109,6 +109,21 @@ def test_trl_takes_the_same_step(world):
     results = run_all(bench.update_stage(world, ARGS))
     assert set(results) == {"ours", "padded", "trl"}
     assert (results["trl"] - results["ours"]).norm() < 1e-4 * results["ours"].norm()
+
+
+def test_fused_sums_are_our_sums(world):
+    """Uncompiled, since that is the same formula; the bench compares the compiled ones."""
+    ours = fused.influence_scores(world.policy, world.answers, world.A, world.g_dev, world.cfg)[0]
+    theirs = fused.scores_by(fused.sums_by(fused.line_sums), world)
+    assert ours.abs().min() > 0 and torch.allclose(theirs, ours, rtol=1e-5, atol=1e-7)
+    assert fused.scores_by(fused.no_sums, world).abs().max() == 0
+
+
+def test_without_a_compiler_compiled_sums_are_a_line(world, monkeypatch):
+    monkeypatch.setattr(fused.shutil, "which", lambda name: None)
+    result = bench.measure(bench.sums_stage(world, ARGS), 1)
+    assert list(result["seconds"]) == ["ours", "without", "bare"]
+    assert "g++ is not here" in result["skipped"]["compiled"]
 
 
 def test_bergson_answers_the_same_question(world):

@@ -2,7 +2,6 @@
 
     python -m tools.bench                                    # the toy anchor, on the toy world
     python -m tools.bench --size 20m --questions 6 --repeats 3 --json bench.json
-    python -m tools.bench --stages update,rollouts           # only these
 
     stage       what is compared                                                      target
     influence   influence_scores; the plain way; bare passes over the same trees      5x, 1.10
@@ -16,14 +15,14 @@
     answers     influence: seconds per answer, 2 to 32 answers to a question          -
     lengths     influence: seconds per response token, answers of 8 to 64 tokens      -
     sizes       influence and bare passes, 1 to 60 million random weights             1.10
+    sums        influence; its sums in one compiled pass; without any; bare passes    1.10
     peers       influence; bergson; dattri, if installed: time, agreement of ranks    -
     ranks       train.py on 1 rank; 2, in shards; 2, whole copies (two idle cores)    1.7x
     memory      bytes of scoring beyond weights and AdamW, beside what must be held   at most
 
 Targets: 5x, at least 5 times as fast as the plain way; 1.10, at most 1.10 of the bare passes, or
-of the cheapest variant. A first round, not timed, compares the results, since only what is equal
-may be compared in speed; then variants take turns, and times are medians. The other ways are in
-baselines.py and peers.py; how each stage is measured, and what is not: docs/results/speed.md.
+of the cheapest variant. A first, untimed round compares results: only what is equal may be compared
+in speed. Then variants take turns; times are medians. More, and results: docs/results/speed.md.
 """
 import copy
 import json
@@ -47,7 +46,7 @@ import generator
 import solver
 from studies.reality import rank_correlation
 from toy import make
-from tools import peers
+from tools import fused, peers
 from tools.baselines import (Copying, Skipped, World, bare_passes, centred, continuous,
                              first_moments, generate, groups_with_gradient, keeper, make_world,
                              padded_dev_gradient, padded_update, plain_scores, random_groups,
@@ -566,6 +565,23 @@ def sizes_stage(w, args, Q=2):
     return Stage("sizes", "question", work, variants, targets)
 
 
+def sums_stage(w, args):
+    """Where scoring's time beyond the bare passes goes, and what one fused pass makes of it."""
+    def difference(results):
+        if "compiled" not in results:
+            return 0.0
+        return (results["ours"] - results["compiled"]).abs().max()
+
+    ours = partial(influence_scores, w.policy, w.answers, w.A, w.g_dev, w.cfg)
+    variants = {"ours": lambda: ours()[0], "compiled": partial(fused.compiled_scores, w),
+                "without": partial(fused.scores_by, fused.no_sums, w),
+                "bare": partial(bare_passes, w)}
+    targets = [("ours", "bare", "at most", 1.10), ("compiled", "bare", "at most", 1.10),
+               ("ours", "compiled", "at least", 1.15), ("ours", "without", "", None)]
+    work = dict.fromkeys(variants, len(w.answers))
+    return Stage("sums", "question", work, variants, targets, difference)
+
+
 # ---------------------------------------------------------------- other libraries
 
 def peers_stage(w, args):
@@ -693,7 +709,7 @@ def memory(w):
 STAGES = {"influence": influence_stage, "random": random_stage, "decode": decode_stage,
           "sampling": sampling_stage, "rollouts": rollouts_stage, "update": update_stage,
           "iteration": iteration_stage, "questions": questions_stage, "answers": answers_stage,
-          "lengths": lengths_stage, "sizes": sizes_stage, "peers": peers_stage,
+          "lengths": lengths_stage, "sizes": sizes_stage, "sums": sums_stage, "peers": peers_stage,
           "ranks": ranks_stage, "memory": None}
 DEFAULT = "influence,random,decode,rollouts,update,iteration,questions,answers,lengths,memory"
 
