@@ -73,11 +73,12 @@ class Config:
     dev_every: int = f(
         1, "iterations between answers to the dev questions, where the reward does not need them "
         "every time")
-    eval_every: int = f(5, "iterations between evaluations")
+    eval_every: int = f(5, "iterations between evaluations on the test questions")
+    valid_every: int = f(5, "iterations between answers to the validation questions", "", 5)
     checkpoint_every: int = f(1, "iterations between checkpoints; the newest is kept")
     save_every: int = f(
         0, "iterations between models kept in RUN/at-ITERATION, the anchor (0) among them, for "
-        "tools.quality; 0: none")
+        "tools.quality, and to have the best by validation; 0: none", "", 5)
     show_every: int = f(5, "iterations between example questions; 0: never")
     truth: str | None = f(
         None, "module that judges drafts where the truth is known, such as toy.truth; for the log "
@@ -95,6 +96,9 @@ class Config:
         "800 SuperGPQA science questions")
     test: str | None = f(
         None, "held-out questions, only ever evaluated on; none: the preset's, or no test accuracy")
+    valid: str | None = f(
+        None, "validation questions: watched while training, with its sampling; nothing trains on "
+        "them or chooses by them; none: the preset's, or no validation", "", "a mix of 2,000")
     max_chunk_tokens: int = f(256, "longest piece that a folder's files are cut into")
     show_data: bool = f(
         False, "print what the files hold, with three examples of each, and end; needs no model")
@@ -149,7 +153,8 @@ class Config:
     top_k: int = f(0, "most likely tokens kept; 0: all", "", 0)
     max_prompt_tokens: int = f(512, "longer prompts are skipped and counted", "", 4096)
     max_response_tokens: int = f(128, "responses are cut here", "", 8192)
-    eval_samples: int = f(1, "answers per test question", "N", "1 to 32, by benchmark")
+    eval_samples: int = f(
+        1, "answers per test or validation question", "N", "1 to 32, by benchmark")
     eval_temperature: float = f(0.7, "sampling temperature of evaluations", "", 0.7)
     eval_top_p: float = f(0.8, "nucleus kept in evaluations", "", 0.8)
     eval_top_k: int = f(20, "most likely tokens kept in evaluations; 0: all", "", 20)
@@ -209,6 +214,13 @@ class Config:
     rlvr: str | None = f(
         None, "verifiable problems that join the solver's batch (hybrid RLVR), a question file")
     rlvr_per_step: int = f(0, "how many of them in an iteration")
+    rlvr_documents: str | None = f(
+        None, "the other way: problems that the generator reads, with their answers, as documents "
+        "beside the others, a question file", "", "off (1,039 problems when on)")
+    rlvr_chunks: int = f(
+        0, "how many such documents, going round the problems; 0: each once", "",
+        "off (10,000 when on)")
+    rlvr_per_chunk: int = f(1, "problems in each of them", "", "1")
     unboxed_penalty: float = f(
         0.0, "taken from an answer that ends with the tokenizer's EOS and has no box, in the "
         "solver's update alone; 0: off", "", "off (0.5 with RLVR)")
@@ -275,7 +287,8 @@ class Config:
 
 
 SETTINGS = {x.name: x for x in fields(Config) if x.metadata}
-FILES = ("documents", "dev", "test", "questions", "rlvr", "dev_pool")
+FILES = (
+    "documents", "dev", "test", "valid", "questions", "rlvr", "rlvr_documents", "dev_pool")
 
 # The sections of the table, for --help, and the field each begins with.
 SECTIONS = {
@@ -291,7 +304,7 @@ SECTIONS = {
 # What a resumed run may change: how long it goes on, what it shows, and what only costs time and
 # memory. Another sampler draws other numbers from the same distribution.
 CHANGEABLE = (
-    "iterations", "accept_changed_data", "eval_every", "eval_samples", "checkpoint_every",
-    "save_every", "show_every", "track", "rows_at_once", "tokens_at_once", "logp_chunk",
-    "end_to_end", "grad_checkpoint", "shard", "scoring", "offload_idle", "threads", "device",
-    "sampler", "vllm_memory")
+    "iterations", "accept_changed_data", "eval_every", "valid_every", "eval_samples",
+    "checkpoint_every", "save_every", "show_every", "track", "rows_at_once", "tokens_at_once",
+    "logp_chunk", "end_to_end", "grad_checkpoint", "shard", "scoring", "offload_idle", "threads",
+    "device", "sampler", "vllm_memory")

@@ -106,7 +106,7 @@ class Found:
     kept: object                # (Q,) booleans: did the solver learn from it
     generator_step: dict        # what policy.update returns
     solver_step: dict
-    test: dict | None           # evaluate.accuracy, where it was due
+    tested: dict                # {"test", "valid": evaluate.accuracy, None where it is not due}
     replaced: int | None        # dev questions (extensions.py)
     skipped: int                # updates and gradients that were not finite, so far
     s_hat: object = None        # (Q,) None where influence is not measured, as are the next two

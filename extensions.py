@@ -5,6 +5,7 @@ any: the paper's recipe, a dozen lines of identities. Study overrides them.
 
     field                          step  what it changes                                  code
     rlvr, rlvr_per_step            3     problems from a file join the solver's batch     problems
+    rlvr_documents, rlvr_chunks    2     or, with their answers, the generator's pool     study_of
     unboxed_penalty                6     no box is worth less than a wrong answer         solver.py
     train_on file, questions       2     a frozen generator wrote the questions before    questions
     train_on dev                   6     the solver trains on step 1's dev answers        batch
@@ -27,9 +28,9 @@ from collections import Counter
 
 import torch
 
-from data import InputError, document_batch
+from data import InputError, document_batch, keep_fitting
 from dugrpo import has_gradient
-from engine.pools import bundles, instead, load_written, unlike
+from engine.pools import bundles, chunks, instead, load_written, unlike
 
 
 class MainRecipe:
@@ -37,6 +38,8 @@ class MainRecipe:
 
     def __init__(self, cfg, documents, dev):
         self.cfg, self.pool, self.dev = cfg, documents, dev
+        # problems that stand in documents
+        self.read = []
 
     def dev_questions(self, t):
         """M questions."""
@@ -82,6 +85,10 @@ class MainRecipe:
     def all_dev(self):
         """Every question that is or may become a dev question."""
         return self.dev
+
+    def all_asked(self):
+        """Those, and every other question of a file that a role may learn from."""
+        return self.all_dev() + self.read
 
     def state(self):
         """What a checkpoint must remember: JSON, and the running mean of g_dev, if there is one."""
@@ -150,6 +157,9 @@ class Study(MainRecipe):
     def all_dev(self):
         return self.refreshed.all
 
+    def all_asked(self):
+        return self.all_dev() + self.read + self.written + self.rlvr
+
     def state(self):
         return self.refreshed.state(), self.average
 
@@ -160,11 +170,12 @@ class Study(MainRecipe):
         self.average = g_dev_average
 
 
-def study_of(cfg, documents, dev, questions_of, prompt_length):
+def study_of(cfg, documents, dev, questions_of, prompt_length, say=print):
     """The study that cfg asks for, with its files.
 
     questions_of(field, load, known): the questions of that file whose prompt fits and that are not
-    among the known ones. prompt_length(document): of the generator's prompt, in tokens.
+    among the known ones. prompt_length(document): of the generator's prompt, in tokens. say(line):
+    what was made of them.
     """
     if cfg.seed_questions:
         def fits(document):
@@ -176,12 +187,20 @@ def study_of(cfg, documents, dev, questions_of, prompt_length):
         documents = bundles(dev, cfg.seed_questions, cfg.seed, fits)
     on = (cfg.train_on != "generated", not cfg.by_influence, cfg.solver_keep != "all",
           cfg.rlvr, cfg.gate_share, cfg.gate_tau is not None, cfg.dev_ema, cfg.dev_refresh)
-    if not any(on):
-        return MainRecipe(cfg, documents, dev)
-    study = Study(cfg, documents, dev)
-    study.refreshed = DevSet(dev, questions_of("dev_pool"), cfg)
-    study.written = questions_of("questions", load_written)
-    study.rlvr = questions_of("rlvr", known=study.all_dev())
+    study = MainRecipe(cfg, documents, dev)
+    if any(on):
+        study = Study(cfg, documents, dev)
+        study.refreshed = DevSet(dev, questions_of("dev_pool"), cfg)
+        study.written = questions_of("questions", load_written)
+        study.rlvr = questions_of("rlvr", known=study.all_dev())
+    study.read = questions_of("rlvr_documents", known=study.all_dev())
+    if study.read:
+        made, long = keep_fitting(
+            chunks(study.read, cfg.rlvr_chunks, cfg.rlvr_per_chunk), prompt_length,
+            cfg.max_prompt_tokens, "documents of problems")
+        say(f"{len(made)} documents of {len(study.read)} problems beside {len(documents)} others, "
+            f"{long} left out as too long")
+        study.pool = documents + made
     return study
 
 

@@ -325,17 +325,17 @@ class Policy:
         other.optimizer = SimpleNamespace(state=state)
         return other
 
-    def save(self, folder):
-        """Write a plain Hugging Face folder. On all ranks together.
-
-        Each gives its slices, a tensor at a time, and the main one writes.
+    def save(self, folder, rounded=False):
+        """Write a plain Hugging Face folder; rounded: in the dtype it samples in. On all ranks
+        together: each gives its slices, a tensor at a time, and the main one writes.
         """
         self.wake()
         model = self.model
-        if self.sharded:
+        dtype = torch.bfloat16 if rounded and self.bf16 else torch.float32
+        if self.sharded or dtype != torch.float32:
             weights = []
             for p in self.model.parameters():
-                w = shard.whole(p.detach())
+                w = shard.whole(p.detach().to(dtype))
                 weights.append(w.cpu() if ranks.is_main() else None)
             model = copy_with(self.outline, weights) if ranks.is_main() else None
         if ranks.is_main():

@@ -19,6 +19,7 @@ from data import Question
 from engine import page
 from engine.arguments import Parser
 from engine.log import duration
+from engine.page import measured, percent
 from engine.speech import run_script
 from toy import truth
 
@@ -32,6 +33,9 @@ SECTIONS = [
           "Held-out questions answered right, after the update. Up: what was learned carries over. "
           "Flat while dev rises: the gain stays inside the dev set. Down: something is unlearned. "
           "Bars: 95 % intervals over questions. Iteration 0: the anchor."),
+         ("valid_accuracy", "%", "Validation accuracy",
+          "Validation questions (--valid) answered right after the update, sampled as in training. "
+          "Its highest point is partly luck: the card says it beside the last, not in its place."),
          ("dev_accuracy", "%", "Dev accuracy",
           "Dev questions answered right, before the update. Up: the solver gets better at what "
           "influence pays for. Far above test: the gain is the dev set's, not the skill's."),
@@ -164,21 +168,6 @@ def judge(draft):
     return truth.judge(Question(draft["question"], draft["choices"], draft["answer"]))
 
 
-def percent(x, error=None):
-    """A share, its standard error -> "48.5 % ± 4.9": half of a 95 % interval."""
-    if x is None:
-        return "an unknown share"
-    return f"{100 * x:.1f} %" + (f" ± {196 * error:.1f}" if error else "")
-
-
-def measured(test):
-    """A test accuracy, or None -> (its value, when it was measured)."""
-    if test is None:
-        return "unknown", "not tested"
-    accuracy, error, t = test
-    return percent(accuracy, error), f"after {t} iterations" if t else "before training"
-
-
 # ---------------------------------------------------------------- the card of a run
 
 def card(run, other=None):
@@ -198,6 +187,8 @@ def card(run, other=None):
         value, when = measured(before)
         facts.append(["Baseline", value, f"{name}, {when}"])
 
+    if found := page.validation(run):
+        facts.append(["Validation", *found])
     facts.append(["Cost", duration(page.seconds_of(run)), page.tokens(run)])
     facts.append(["Machine", *page.machine(run)])
     return {"facts": facts, "verdicts": [gain(after, baselines), earned(run), health(run)]}

@@ -61,11 +61,11 @@ def train(cfg):
         torch.set_num_threads(cfg.threads)
     log = Log(cfg, truth_of(cfg))
     solver, generator = load_models(cfg, log)
-    study, test = load_data(cfg, solver, generator, log)
+    study, held_out = load_data(cfg, solver, generator, log)
     verifier = Verifier()
     start = resume(cfg, solver, generator, study, log)
     if start == 0:
-        log.anchor(evaluate(solver, test, 0, cfg, verifier))
+        log.anchor(evaluate(solver, held_out, 0, cfg, verifier))
         log.keep(0, solver, generator)
 
     for t in range(start + 1, cfg.iterations + 1):
@@ -133,7 +133,7 @@ def train(cfg):
 
         # What came of it. Now and then the solver is tested.
         clock.begin("evaluate")
-        tested = evaluate(solver, test, t, cfg, verifier)
+        tested = evaluate(solver, held_out, t, cfg, verifier)
         clock.end()
         log.iteration(Found(
             t, dev, drafts, slots, solved, answered[Q:], score, earned,
@@ -189,15 +189,21 @@ def due(t, every, cfg):
     return t % every == 0 or t == cfg.iterations
 
 
-def evaluate(solver, test, t, cfg, verifier):
-    """Accuracy on the test questions at the present weights, or None where it is not due.
+def evaluate(solver, held_out, t, cfg, verifier):
+    """-> {"test", "valid": accuracy at the present weights, or None where it is not due}.
 
-    Nothing trains on it.
+    Nothing trains on either. Validation samples as training does, so as released.
     """
-    if not test or not due(t, cfg.eval_every, cfg):
-        return None
-    seed_words = cfg.seed, t, "solver", "test"
-    return accuracy(solver, test, cfg.eval_samples, seed_words, cfg, verifier, what="test answers")
+    as_training = replace(
+        cfg, eval_temperature=cfg.temperature, eval_top_p=cfg.top_p, eval_top_k=cfg.top_k)
+    ways = {"test": (cfg.eval_every, cfg), "valid": (cfg.valid_every, as_training)}
+    found = dict.fromkeys(ways)
+    for name, (every, how) in ways.items():
+        seed_words = cfg.seed, t, "solver", name
+        if held_out[name] and due(t, every, cfg):
+            found[name] = accuracy(solver, held_out[name], cfg.eval_samples, seed_words, how,
+                                   verifier, what=f"{name} answers")
+    return found
 
 
 # ---------------------------------------------------------------- before the loop
@@ -243,7 +249,8 @@ def prompts(solver, generator, cfg):
 
 
 def load_data(cfg, solver, generator, log):
-    """-> the study, the test questions or []. What does not fit the prompt is left out and said."""
+    """-> the study, {"test", "valid": questions, or []}. What does not fit the prompt is left out
+    and said."""
     def prompt_length(document):
         text = generator_role.prompt_text(document, cfg.question_type, cfg.prompts)
         return len(generator.prompt_ids(text))
@@ -254,18 +261,19 @@ def load_data(cfg, solver, generator, log):
     def length(question):
         return len(solver.prompt_ids(solver_role.prompt_text(question, cfg.prompts)))
 
-    def questions_of(name, load=load_questions, known=()):
+    def questions_of(name, load=load_questions, known=(), of_others="dev questions"):
         path = getattr(cfg, name)
         everything = load(path, log.say) if path else []
         new = unlike(known, everything)
         if everything and not new:
-            raise InputError(f"{path}: all of its {len(everything)} questions are dev questions")
+            raise InputError(f"{path}: all of its {len(everything)} questions are {of_others}")
         log.inputs |= {name: fingerprint(everything)} if path else {}
         log.say(unreadable(solver.tokenizer, new, path))
-        questions, skipped = keep_fitting(new, length, cfg.max_prompt_tokens, f"{name} questions")
-        copies = f", {len(everything) - len(new)} as dev questions" if known else ""
+        what = f"{'validation' if name == 'valid' else name} questions"
+        questions, skipped = keep_fitting(new, length, cfg.max_prompt_tokens, what)
+        copies = f", {len(everything) - len(new)} as {of_others}" if known else ""
         if path:
-            log.say(summary.line(questions, f"{name} questions", path, skipped, copies))
+            log.say(summary.line(questions, what, path, skipped, copies))
         return questions
 
     documents = []
@@ -276,9 +284,11 @@ def load_data(cfg, solver, generator, log):
             documents, prompt_length, cfg.max_prompt_tokens, "documents")
         log.say(summary.line(documents, "documents", cfg.documents, skipped))
     dev, test = questions_of("dev"), questions_of("test")
-    study = extensions.study_of(cfg, documents, dev, questions_of, prompt_length)
+    study = extensions.study_of(cfg, documents, dev, questions_of, prompt_length, log.say)
     log.overlap = Overlap({"dev": study.all_dev(), "test": test})
-    return study, test
+    # the last to choose: what trains is the same with and without it
+    valid = questions_of("valid", known=study.all_asked() + test, of_others="asked elsewhere")
+    return study, {"test": test, "valid": valid}
 
 
 # ---------------------------------------------------------------- stopping and going on

@@ -405,12 +405,12 @@ def as_number(kind, value):
 
 AT_LEAST_1 = (
     "iterations", "docs_per_step", "questions_per_doc", "minibatch_rows", "max_prompt_tokens",
-    "max_response_tokens", "max_chunk_tokens", "dev_every", "eval_every", "eval_samples",
-    "checkpoint_every", "tokens_at_once", "logp_chunk")
+    "max_response_tokens", "max_chunk_tokens", "dev_every", "eval_every", "valid_every",
+    "eval_samples", "rlvr_per_chunk", "checkpoint_every", "tokens_at_once", "logp_chunk")
 AT_LEAST_0 = (
     "seed", "top_k", "eval_top_k", "save_every", "show_every", "threads", "solver_lr",
-    "generator_lr", "weight_decay", "seed_questions", "rlvr_per_step", "unboxed_penalty",
-    "dev_refresh", "gate_share", "keep_per_doc", "rows_at_once")
+    "generator_lr", "weight_decay", "seed_questions", "rlvr_per_step", "rlvr_chunks",
+    "unboxed_penalty", "dev_refresh", "gate_share", "keep_per_doc", "rows_at_once")
 ABOVE_0 = ("adam_eps", "grad_clip", "tis_cap")
 BELOW_1 = ("beta1", "dev_ema", "vllm_memory")
 MAYBE_0 = ("gate_tau", "gate_tau_max")
@@ -419,7 +419,7 @@ TEMPERATURES = ("temperature", "eval_temperature")
 # Logits divided by less are infinite, and every number of the run is NaN.
 COLDEST = 0.001
 # Beyond them torch, or the list of what is to be done, takes the process with it.
-MOST = {"threads": MOST_THREADS, "seed": MOST_SEED}
+MOST = {"threads": MOST_THREADS, "seed": MOST_SEED, "rlvr_chunks": 10**6, "rlvr_per_chunk": 1000}
 MOST_OF_ANYTHING = 10**9
 MOST_ANSWERS = 10**8
 # What a plan is made for.
@@ -514,6 +514,13 @@ def check_training(cfg):
     need(cfg, "seed_questions", cfg.seed_questions != 1,
          "0, or at least 2: one of a bundle is never shown")
     check_gate(cfg)
+    need(cfg, "rlvr_documents", not cfg.rlvr_documents or reads_documents(cfg),
+         "none where no document is read (train_on, seed_questions)")
+    need(cfg, "rlvr_documents", not (cfg.rlvr_documents and cfg.open_book),
+         "none beside open_book, where the solver would read the answers")
+    for name, plain in (("rlvr_chunks", 0), ("rlvr_per_chunk", 1)):
+        need(cfg, name, cfg.rlvr_documents or getattr(cfg, name) == plain,
+             f"{plain} without rlvr_documents")
 
     partners = {"questions": ("train_on", cfg.train_on == "file"),
                 "rlvr": ("rlvr_per_step", cfg.rlvr_per_step > 0),

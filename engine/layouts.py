@@ -33,7 +33,7 @@ from engine.files import Cell, kind
 from engine.speech import shorten
 
 QUESTION = ("question_text", "question", "problem", "query", "question_stem", "prompt", "messages")
-PASSAGE = ("article", "passage", "context")
+PASSAGE = ("article", "passage", "context", "premise", "paragraph", "story", "scenario")
 CHOICES = ("choices", "options", "answer_choices", "answer_options", "candidates", "endings",
            "alternatives", "possible_answers")
 # The key as a text, a letter or a number; without choices the answer.

@@ -108,7 +108,10 @@ class Log:
         """truth(drafts, documents) -> numbers only a world of ours knows; for the log alone."""
         trackers.require(cfg.track)
         self.cfg, self.main, self.truth = cfg, ranks.is_main(), truth
-        self.anchor_accuracy, self.last, self.verifier_counts = None, None, (0, 0)
+        self.last, self.verifier_counts = None, (0, 0)
+        # [accuracy, standard error] before training; [iteration, accuracy] of the highest
+        # validation so far
+        self.anchor_accuracy, self.best = {"test": None, "valid": None}, None
         # overlap.Overlap with the dev and test questions, once they are loaded
         self.overlap = None
         # of the save before this line: the line must be in the log when its checkpoint is made
@@ -147,7 +150,7 @@ class Log:
         # what the time left is counted from
         self.started, self.first = time.time(), state["iteration"] if state else 0
         if state:
-            self.anchor_accuracy = state["anchor"]
+            self.anchor_accuracy, self.best = state["anchor"], state["best"]
             self.say(f"resumed after iteration {state['iteration']}")
         if self.accepted:
             self.say(f"accepted: {', '.join(self.accepted)} changed since the run began")
@@ -176,15 +179,24 @@ class Log:
         """What a checkpoint must remember of the run and its logs."""
         logs = {os.path.basename(path): prefix.state() for path, prefix in self.logs.items()}
         return {"run_id": self.cfg.run_id, "settings": run_folder.settings(self.cfg),
-                "inputs": self.inputs, "logs": logs, "anchor": self.anchor_accuracy}
+                "inputs": self.inputs, "logs": logs, "anchor": self.anchor_accuracy,
+                "best": self.best}
 
     # ------------------------------------------------------------ an iteration
 
-    def anchor(self, test):
-        if test:
-            self.anchor_accuracy = [test["accuracy"], test["standard_error"]]
-            right = percent(self.anchor_accuracy)
-            self.say(f"before training: {right} of the test questions right")
+    def anchor(self, tested):
+        """tested: what train.evaluate finds before training."""
+        self.see_best(0, tested["valid"])
+        for name, what in [("test", "test"), ("valid", "validation")]:
+            if x := tested[name]:
+                known = self.anchor_accuracy[name] = [x["accuracy"], x["standard_error"]]
+                self.say(f"before training: {percent(known)} of the {what} questions right")
+
+    def see_best(self, t, valid):
+        """Of equal accuracies the first counts."""
+        accuracy = valid and valid["accuracy"]
+        if accuracy is not None and (self.best is None or accuracy > self.best[1]):
+            self.best = [t, accuracy]
 
     def iteration(self, found, clock, verifier):
         """Write the iteration's lines and print its summary. found: data.Found."""
@@ -192,8 +204,9 @@ class Log:
         counts = verifier.timeouts, verifier.crashes
         new = [now - before for now, before in zip(counts, self.verifier_counts)]
         self.verifier_counts = counts
-        anchor = self.anchor_accuracy[0] if self.anchor_accuracy else None
-        line = metrics(found, rows, anchor, new, self.judge if self.truth else None)
+        self.see_best(found.t, found.tested["valid"])
+        line = metrics(found, rows, self.anchor_accuracy, self.best, new,
+                       self.judge if self.truth else None)
         seconds = clock.seconds | {"checkpoint": self.checkpoint_seconds}
         line |= {"seconds": {stage: round(x, 3) for stage, x in seconds.items()},
                  "peak_memory_mb": round(peak_memory_mb(), 1), "run_id": self.cfg.run_id}
@@ -246,7 +259,8 @@ class Log:
     # ------------------------------------------------------------ models
 
     def keep(self, t, *policies):
-        """With --save_every K: both roles of iterations 0, K, 2 K, ... as RUN/at-ITERATION.
+        """With --save_every K: both roles of iterations 0, K, 2 K, ... as RUN/at-ITERATION, in the
+        dtype they sample in.
 
         It is there whole or not at all. On all ranks together.
         """
@@ -258,7 +272,7 @@ class Log:
             for unfinished in (f"{folder}.part", folder):
                 shutil.rmtree(unfinished, ignore_errors=True)
         for policy in policies:
-            policy.save(os.path.join(f"{folder}.part", policy.role))
+            policy.save(os.path.join(f"{folder}.part", policy.role), rounded=True)
         if self.main:
             os.rename(f"{folder}.part", folder)
         ranks.barrier()
@@ -285,9 +299,12 @@ def columns(x, cfg, seconds, seconds_left):
     paid = "s_hat" if cfg.reward == "influence" else "score"
     truth = [("keys", share(x["key_accuracy"], 5)),
              ("target", share(x["target_share"], 7))] if "key_accuracy" in x else []
-    return [("iter", f"{x['iteration']:4d}/{cfg.iterations:<3d}"),
+    # only with --valid
+    valid = [("val", share(x["valid_accuracy"], 6, 1))] if cfg.valid else []
+    return [("iter", f"{x['iteration']:3d}/{cfg.iterations:<3d}"),
             ("dev", share(x["dev_accuracy"], 6, 1)),
             ("test", share(x["test_accuracy"], 6, 1)),
+            *valid,
             ("valid", share(x["valid_share"], 6)),
             ("solved", share(x["solved_share"], 7)),
             ("mixed", share(x["mixed_share"], 6)),
@@ -295,7 +312,7 @@ def columns(x, cfg, seconds, seconds_left):
             ("std", number(x["score_std"], ".3f", 6)),
             *truth,
             ("grad gen", number(x["generator_grad_norm"], ".2f", 9)),
-            ("grad sol", number(x["solver_grad_norm"], ".2f", 9)),
+            ("solver", number(x["solver_grad_norm"], ".2f", 7)),
             ("time", f"{duration(seconds):>7}"),
             ("left", f"{duration(seconds_left):>7}")]
 
@@ -316,15 +333,37 @@ def share(x, width, digits=0):
 def last_words(cfg, last, anchor):
     """The last lines of a run: the result, and what to do next."""
     run, x = cfg.run, last or {}
-    if anchor and x.get("test_accuracy") is not None:
+    if anchor["test"] and x.get("test_accuracy") is not None:
         after = percent([x["test_accuracy"], x["test_standard_error"]])
-        yield (f"test accuracy: {percent(anchor)} before, {after} after {x['iteration']} "
+        yield (f"test accuracy: {percent(anchor['test'])} before, {after} after {x['iteration']} "
                "iterations (+-: 95 % interval)")
+    if anchor["valid"] and x.get("valid_accuracy") is not None:
+        after = percent([x["valid_accuracy"], x["valid_standard_error"]])
+        yield (f"validation:    {percent(anchor['valid'])} before, {after} after {x['iteration']} "
+               "iterations")
+        yield f"best by validation: {best_words(cfg, x)}"
     yield f"written:     {run}/ with solver/, generator/ (from_pretrained) and its logs"
     yield f"see it:      python report.py {run}"
     other = "influence" if cfg.reward == "fixed" else "fixed"
     yield f"compare:     the same command with --reward {other}; report.py takes both runs"
     yield f"go on:       python train.py --resume {run} --iterations {cfg.iterations * 2}"
+
+
+def best_words(cfg, x):
+    """The iteration of the highest validation accuracy, and where its models are.
+
+    Said beside the last, never in its place: the highest of many looks is partly luck.
+    """
+    t = x["best_valid_iteration"]
+    if t == x["iteration"]:
+        return f"the last, {cfg.run}/solver"
+    best = f"{100 * x['best_valid_accuracy']:.1f} %"
+    if t == 0:
+        return f"{best} before training, {cfg.model}"
+    where = f"{cfg.run}/at-{t}/solver"
+    if not os.path.isdir(where):
+        where = "not kept (--save_every)"
+    return f"{best} after {t} iterations, {where}"
 
 
 def warnings(x, cfg):

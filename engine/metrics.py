@@ -55,25 +55,23 @@ def peak_memory_mb():
 
 # ---------------------------------------------------------------- the line of an iteration
 
-def metrics(found, rows, anchor_accuracy, verifier_counts, truth=None):
+def metrics(found, rows, anchor, best, verifier_counts, truth=None):
     """found, its lines of questions.jsonl -> its line of metrics.jsonl, but for seconds and memory.
 
-    anchor_accuracy: on the test set before training, or None. verifier_counts: (timeouts, crashes)
-    of this iteration. truth(drafts): numbers that are only known in a world of ours.
+    anchor: {"test", "valid": [accuracy, standard error] before training, or None}. best:
+    [iteration, accuracy] of the highest validation so far, or None. verifier_counts: (timeouts,
+    crashes) of this iteration. truth(drafts): numbers that are only known in a world of ours.
     """
     drafts = flatten(found.drafts)
     rollouts = {"dev": flatten(found.dev.answers),
                 "draft": [draft.rollout for draft in drafts],
                 "answer": flatten(found.solved.answers)}
-    test = found.test or {}
     problems = found.problems
     sampled = sum(len(x.response) for x in chain.from_iterable(rollouts.values()))
     line = {
         "iteration": found.t,
         "dev_accuracy": known_mean(found.dev.r),
-        "test_accuracy": test.get("accuracy"),
-        "test_standard_error": test.get("standard_error"),
-        "test_accuracy_anchor": anchor_accuracy,
+        **about_tests(found.tested, anchor, best or [None, None]),
         **about_scores(found, drafts),
         **about_overlap(found, rows),
         "kept_share": mean_of(found.kept),
@@ -88,13 +86,29 @@ def metrics(found, rows, anchor_accuracy, verifier_counts, truth=None):
         "verifier_timeouts": verifier_counts[0],
         "verifier_crashes": verifier_counts[1],
         "skipped_steps": found.skipped,
-        "tokens_sampled": sampled + test.get("tokens", 0),
+        "tokens_sampled": sampled + sum(x["tokens"] for x in found.tested.values() if x),
         "tokens_trained": found.generator_step["tokens"] + found.solver_step["tokens"],
     }
     if len(found.earned) > 1:
         line |= about_terms(found)
     # for the reader; nothing trains on it
     return line | (truth(drafts) if truth else {})
+
+
+def about_tests(tested, anchor, best):
+    """Accuracies on the held-out questions, and where validation was highest so far."""
+    test, valid = tested["test"] or {}, tested["valid"] or {}
+    before = {name: known[0] if known else None for name, known in anchor.items()}
+    return {
+        "test_accuracy": test.get("accuracy"),
+        "test_standard_error": test.get("standard_error"),
+        "test_accuracy_anchor": before["test"],
+        "valid_accuracy": valid.get("accuracy"),
+        "valid_standard_error": valid.get("standard_error"),
+        "valid_accuracy_anchor": before["valid"],
+        "best_valid_iteration": best[0],
+        "best_valid_accuracy": best[1],
+    }
 
 
 def about_scores(found, drafts):

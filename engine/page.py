@@ -30,7 +30,8 @@ from data import InputError
 from dugrpo import MODES, dugrpo
 from engine.metrics import duplicate_share
 from engine.overlap import folded
-from engine.readers import load_documents
+from engine.pools import chunks
+from engine.readers import load_documents, load_questions
 from engine.texts import is_text
 
 TEMPLATE = Path(__file__).resolve().with_name("page.html")
@@ -121,6 +122,9 @@ def load_texts(folder, config):
             cutting = {"max_tokens": config["max_chunk_tokens"],
                        "count_tokens": token_counter(folder, config)}
         documents = load_documents(path, **cutting)
+        if config.get("rlvr_documents"):
+            problems = load_questions(config["rlvr_documents"], say=lambda note: None)
+            documents += chunks(problems, config["rlvr_chunks"], config["rlvr_per_chunk"])
         return {document.doc_id: document.content for document in documents}, None
     except (InputError, OSError, ValueError) as error:
         reason = cut(" ".join(str(error).split()), 300)
@@ -246,6 +250,33 @@ def anchor_test(run):
     if after and after[1] and run["config"].get("eval_samples", 1) == 1:
         error = after[1] * math.sqrt(p * (1 - p) / (after[0] * (1 - after[0])))
     return p, error, 0
+
+
+def percent(x, error=None):
+    """A share, its standard error -> "48.5 % ± 4.9": half of a 95 % interval."""
+    if x is None:
+        return "an unknown share"
+    return f"{100 * x:.1f} %" + (f" ± {196 * error:.1f}" if error else "")
+
+
+def measured(test):
+    """A test accuracy, or None -> (its value, when it was measured)."""
+    if test is None:
+        return "unknown", "not tested"
+    accuracy, error, t = test
+    return percent(accuracy, error), f"after {t} iterations" if t else "before training"
+
+
+def validation(run):
+    """-> (last accuracy on the validation questions, what beside it), or None without any."""
+    lines = [x for x in run["metrics"] if x.get("valid_accuracy") is not None]
+    if not lines:
+        return None
+    x = lines[-1]
+    before, best = x["valid_accuracy_anchor"], x["best_valid_accuracy"]
+    about = (f"after {x['iteration']} iterations, {percent(before)} before training; highest "
+             f"{percent(best)} after {x['best_valid_iteration']}, which is partly luck")
+    return percent(x["valid_accuracy"], x["valid_standard_error"]), about
 
 
 def difference(after, before):
@@ -387,10 +418,11 @@ def charts_of(run, kind_of, names):
     questions = list(run["questions"].values())
     charts = {name: line(t, column(metrics, name)) for name in names}
 
-    accuracy = [metrics[0].get("test_accuracy_anchor")] + column(metrics, "test_accuracy")
-    errors = column(metrics, "test_standard_error")
-    bars = [0] + [1.96 * (error or 0) for error in errors]
-    charts["test_accuracy"] = line([0] + t, accuracy, bars=bars)
+    for name in ("test", "valid"):
+        accuracy = [metrics[0].get(f"{name}_accuracy_anchor")] + column(metrics, f"{name}_accuracy")
+        errors = column(metrics, f"{name}_standard_error")
+        bars = [0] + [1.96 * (error or 0) for error in errors]
+        charts[f"{name}_accuracy"] = line([0] + t, accuracy, bars=bars)
 
     texts = [column(some, "question") for some in questions]
     charts["duplicate_share"] = line(t, list(map(duplicate_share, texts)))

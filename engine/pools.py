@@ -3,9 +3,12 @@
     load_written   instead of drafts: questions that some model wrote beforehand
     instead        which of them come in iteration t
     bundles        instead of documents: dev questions that the generator reads
+    chunks         beside documents: problems with their answers that it reads
     unlike         what is in a file and not yet among the dev questions
 """
+import itertools
 import json
+import math
 import random
 
 from data import Document, InputError, document_batch
@@ -60,6 +63,40 @@ def bundles(dev, size, seed, fits=None):
             shown.pop()
         documents.append(as_document(shown, texts, anchor))
     return documents
+
+
+def chunks(problems, number, per_chunk=1):
+    """Problems -> so many documents, each of the next per_chunk problems with their answers.
+
+    It goes round: behind the last problem the first follows, as often as the number wants. 0: each
+    problem once.
+
+    >>> from data import Question
+    >>> problems = [Question(f"{i} + 1 = ?", [], str(i + 1), f"p-{i}") for i in range(3)]
+    >>> [document.doc_id for document in chunks(problems, 4, per_chunk=2)]
+    ['p-0+p-1', 'p-2+p-0', 'p-1+p-2', 'p-0+p-1']
+    >>> [document.doc_id for document in chunks(problems, 0, per_chunk=2)]
+    ['p-0+p-1', 'p-2']
+    >>> print(chunks(problems, 0)[2].content)
+    ## Problem
+    2 + 1 = ?
+    <BLANKLINE>
+    ## Answer
+    3
+    """
+    stream = itertools.cycle(problems) if number else iter(problems)
+    documents = []
+    for _ in range(number or math.ceil(len(problems) / per_chunk)):
+        taken = list(itertools.islice(stream, per_chunk))
+        doc_id = "+".join(problem.question_id for problem in taken)
+        documents.append(Document(doc_id, "\n\n".join(map(as_text, taken))))
+    return documents
+
+
+def as_text(problem):
+    """A problem with its answer, options first where it has some."""
+    asked = [problem.question_text, *(f"- {choice}" for choice in problem.choices)]
+    return "\n".join(["## Problem", *asked, "", "## Answer", problem.ground_truth])
 
 
 def as_document(shown, texts, *hidden):

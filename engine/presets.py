@@ -45,9 +45,10 @@ READING = SMALL | dict(
 PAPER_4B = dict(
     model="Qwen/Qwen3-4B-Base", documents=HUB + "documents.json",
     dev=HUB + "curriculum_pool/supergpqa_science_800.json",
+    valid=HUB + "benchmarks/combine_2000.json",
     max_chunk_tokens=3072, iterations=100, seed=42, docs_per_step=128, minibatch_rows=256,
     solver_lr=2e-6, generator_lr=6e-6, prompts="hard", max_prompt_tokens=4096,
-    max_response_tokens=8192,
+    max_response_tokens=8192, valid_every=5, save_every=5,
     # these lines are ours, and untried on a GPU
     eval_every=10, checkpoint_every=5, tokens_at_once=32768, logp_chunk=4096,
     grad_checkpoint=True)

@@ -4,7 +4,8 @@
                  4 P + activations + logits        an update, or scoring beside g_dev
                  KV cache                          sampling
     disk     12 (P + P_gen) a checkpoint: three at a time while one is written, one at the end;
-             4 (P + P_gen) the models of the end, and each pair that --save_every keeps
+             4 (P + P_gen) the models of the end, and each pair that --save_every keeps; half of
+             that for a kept one in bf16
 
     code         symbol  meaning
     P, P_gen             parameters of the solver, of the generator: 4 bytes each for the weight and
@@ -159,7 +160,9 @@ def rows_of(cfg, s):
 def on_disk(both, cfg):
     """Parameters of both roles -> (most bytes at one time, bytes that are left at the end)."""
     saves = math.ceil(cfg.iterations / cfg.checkpoint_every)
-    kept = 4 * both * (1 + cfg.iterations // cfg.save_every) if cfg.save_every else 0
+    bf16 = cfg.dtype == "bf16" or (cfg.dtype == "auto" and device_of(cfg).type == "cuda")
+    pairs = 1 + cfg.iterations // cfg.save_every if cfg.save_every else 0
+    kept = (2 if bf16 else 4) * both * pairs
     a_save = 12 * both * min(saves, 3)
     # the models are written before the checkpoint before the last goes
     the_end = 12 * both * min(saves, 2) + 4 * both
@@ -296,9 +299,10 @@ def refuse_disk(P, cfg, shape, P_gen):
     if disk <= free:
         return
     advice = "give an --output_dir on another disk"
-    once = replace(cfg, checkpoint_every=cfg.iterations)
-    if needs(P, once, shape, P_gen)[1] <= free:
-        advice += f", or --checkpoint_every {cfg.iterations}"
+    for name, value in (("checkpoint_every", cfg.iterations), ("save_every", 0)):
+        less = replace(cfg, **{name: value})
+        if needs(P, less, shape, P_gen)[1] <= free:
+            advice += f", or --{name} {value}"
     raise InputError(f"run {cfg.run}: needs up to {gb(disk)} on disk, {gb(free)} are free; "
                      f"{advice}")
 

@@ -131,6 +131,17 @@ def test_the_key_of_shuffled_choices_is_everywhere_alike_often(tmp_path):
     assert all(65 <= letters[letter] <= 135 for letter in "ABCD")
 
 
+@pytest.mark.parametrize("name", ["premise", "context", "paragraph", "story", "scenario"])
+def test_what_a_question_is_about_is_never_dropped(tmp_path, name):
+    """COPA asks "effect", which means nothing without its premise."""
+    row = {name: "The man turned on the tap.", "choice1": "The toilet filled.",
+           "choice2": "Water flowed.", "question": "effect", "idx": 0, "label": 1}
+    path = tmp_path / "copa.jsonl"
+    path.write_text("".join(json.dumps(row | {"idx": i, "label": i}) + "\n" for i in (0, 1)))
+    for question in load_questions(str(path)):
+        assert question.question_text == "The man turned on the tap.\n\neffect"
+
+
 def test_a_passage_stands_above_its_question(tmp_path, capsys):
     row = dict(example_id="high1.txt", article="Ann melts tin.", question="What melts?",
                options=["tin", "lead"], answer="A")

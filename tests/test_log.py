@@ -17,6 +17,8 @@ LINE = {
     "score_std": 0.039, "key_accuracy": 0.301, "target_share": 1.0, "generator_grad_norm": 12.5,
     "solver_grad_norm": None, "overlap_dev_share": 0.0, "overlap_test_share": 0.3,
     "answer_cut_share": 0.5, "verifier_timeouts": 2, "g_dev_norm": None, "invalid_reasons": {}}
+ANCHOR = {"test": [0.442, 0.025], "valid": None}
+NO_ANCHOR = dict.fromkeys(ANCHOR)
 
 
 def test_columns_fit_in_100_and_names_stand_over_their_numbers():
@@ -32,7 +34,7 @@ def test_columns_fit_in_100_and_names_stand_over_their_numbers():
 
 def test_a_number_that_does_not_exist_is_a_dash_and_shares_are_percent():
     cells = dict(log.columns(LINE, Config(), 3.21, 0))
-    assert cells["mixed"].strip() == cells["grad sol"].strip() == "-"
+    assert cells["mixed"].strip() == cells["solver"].strip() == "-"
     assert (cells["dev"].strip(), cells["valid"].strip(), cells["keys"].strip()) == (
         "42.4",
         "100",
@@ -64,7 +66,7 @@ def test_an_error_is_half_of_a_95_percent_interval():
 
 
 def test_the_last_lines_say_the_result_and_what_to_do_next():
-    lines = list(log.last_words(Config(run="runs/x", iterations=45), LINE, [0.442, 0.025]))
+    lines = list(log.last_words(Config(run="runs/x", iterations=45), LINE, ANCHOR))
     assert lines[0].startswith("test accuracy: 44.2 % (+- 4.9) before, 86.2 % (+- 3.3) after 45")
     assert len(lines) <= 5 and all(len(line) <= 100 for line in lines)
     assert "--resume runs/x --iterations 90" in lines[-1]
@@ -74,7 +76,7 @@ def test_the_last_lines_say_the_result_and_what_to_do_next():
     "reward, other", [("fixed", "influence"), ("influence", "fixed"), ("spice", "fixed")]
 )
 def test_a_run_is_not_advised_to_try_itself(reward, other):
-    text = "\n".join(log.last_words(Config(run="r", reward=reward), LINE, None))
+    text = "\n".join(log.last_words(Config(run="r", reward=reward), LINE, NO_ANCHOR))
     assert f"--reward {other}" in text and f"--reward {reward}" not in text
 
 

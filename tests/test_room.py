@@ -71,7 +71,9 @@ def test_a_larger_generator_takes_12_bytes_a_parameter_more():
     (dict(iterations=20), 36, 16),
     (dict(iterations=20, checkpoint_every=20), 16, 16),
     # three kept pairs beside them
-    (dict(iterations=20, save_every=10), 48, 28)])
+    (dict(iterations=20, save_every=10), 48, 28),
+    # half as large in bf16
+    (dict(iterations=20, save_every=10, dtype="bf16"), 42, 22)])
 def test_disk_counts_the_checkpoints_there_are_at_one_time(changes, most, left):
     cfg = replace(small()[0], **changes)
     assert room.on_disk(1, cfg) == (most, left)
@@ -140,6 +142,16 @@ def test_too_little_disk_is_one_line_with_both_numbers_and_what_to_do(run, monke
     assert "\n" not in line and room.gb(72 * P) in line and "--output_dir on another disk" in line
     assert f"--checkpoint_every {run.iterations}" in line
     room.refuse(replace(run, checkpoint_every=run.iterations))
+    assert "--save_every" not in line
+
+
+def test_kept_models_that_do_not_fit_are_named(run, monkeypatch):
+    """A pair every iteration: 8 P each, beside 72 P of checkpoints."""
+    P = room.read_shape(run.model).P
+    monkeypatch.setattr(room, "free_disk", lambda folder: 80 * P)
+    with pytest.raises(InputError, match="on another disk, or --save_every 0$"):
+        room.refuse(replace(run, save_every=1))
+    room.refuse(run)
 
 
 def test_a_run_that_goes_on_has_the_room_of_its_own_checkpoints(tmp_path):

@@ -217,6 +217,7 @@ STAGES = {
     "update_generator": partial(update_stage, "update_generator", "generator", "draft"),
     "update_solver": update_solver_stage,
     "evaluate": partial(sampling_stage, "evaluate", "solver", "test"),
+    "validate": partial(sampling_stage, "validate", "solver", "valid"),
     "checkpoint": checkpoint_stage,
 }
 
@@ -243,7 +244,8 @@ def plan(p):
 
 def minutes(p, stages):
     """Of an average iteration: some stages are not in each."""
-    every = {"evaluate": p.cfg.eval_every, "checkpoint": p.cfg.checkpoint_every}
+    every = {"evaluate": p.cfg.eval_every, "validate": p.cfg.valid_every,
+             "checkpoint": p.cfg.checkpoint_every}
     if not p.cfg.by_influence:
         every["dev"] = p.cfg.dev_every
     return sum(stage.seconds / every.get(stage.name, 1) for stage in stages.values()) / 60
@@ -307,6 +309,8 @@ def report(p, said=None, needed=None):
     if not p.rollouts["test"].prompts:
         tested = "no evaluation: tools.plan --test_questions N counts it"
         tested = "no test questions" if said else tested
+    if p.rollouts["valid"].prompts:
+        tested += f", validation every {cfg.valid_every}"
     hours = average * cfg.iterations / 60
     total = f", {hours * m.gpus:.0f} GPU hours" if said is None else ""
     each = f"{tested}, checkpoint every {cfg.checkpoint_every}"

@@ -170,7 +170,7 @@ def known_rollouts(found):
     A = torch.cat([found.solved.A, found.problems.A])
     kinds = {"dev": (found.dev.answers, found.dev.A), "draft": (drafts, found.A_gen),
              "answer": (answers, A)}
-    rollouts = {"test": Rollouts(0, 1, 0, (1, 0), (1, 0))}
+    rollouts = dict.fromkeys(("test", "valid"), Rollouts(0, 1, 0, (1, 0), (1, 0)))
     for kind, (groups, A) in kinds.items():
         kept = [groups[i] for i in has_gradient(A).nonzero()[:, 0].tolist()]
         rollouts[kind] = rollouts_of(groups, len(kept))

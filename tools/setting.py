@@ -133,6 +133,7 @@ class Assumed:
     alike: float = 0.5          # share of the variance of lengths that answers to a prompt share
     dev_questions: int = 800
     test_questions: int = 0
+    valid_questions: int = 0    # the authors' file has 2,000
     valid_share: float = 0.8    # of the drafts
     mixed_share: float = 0.6    # of questions and documents: the rest has no gradient
 
@@ -156,7 +157,7 @@ class Rollouts:
 
 
 def rollouts_of(cfg, assumed):
-    """-> {"dev", "draft", "answer", "test": Rollouts}"""
+    """-> {"dev", "draft", "answer", "test", "valid": Rollouts}"""
     response = assumed.response_tokens or cfg.max_response_tokens / 4
     document = assumed.document_prompt or cfg.max_chunk_tokens / 2 + 200
     drafted, paid = cfg.train_on == "generated", cfg.reward != "fixed"
@@ -173,7 +174,8 @@ def rollouts_of(cfg, assumed):
     return {"dev": some(assumed.dev_questions, m, question),
             "draft": some(cfg.docs_per_step * drafted, n, document, paid),
             "answer": some(questions, m, question),
-            "test": some(assumed.test_questions, cfg.eval_samples, question, False)}
+            "test": some(assumed.test_questions, cfg.eval_samples, question, False),
+            "valid": some(assumed.valid_questions, cfg.eval_samples, question, False)}
 
 
 # ---------------------------------------------------------------- all of it
@@ -378,7 +380,7 @@ def read(cfg, assumed):
         return found[found <= cfg.max_prompt_tokens]
 
     texts = {}
-    for name in ("dev", "test"):
+    for name in ("dev", "test", "valid"):
         if is_here(getattr(cfg, name)):
             questions = load_questions(getattr(cfg, name))
             texts[name] = [solver.prompt_text(x, cfg.prompts) for x in questions]
@@ -391,7 +393,7 @@ def read(cfg, assumed):
     for name, some in texts.items():
         found = lengths(some)
         if len(found):
-            what = {"dev": "dev questions", "test": "test questions"}.get(name, name)
+            what = name if name == "documents" else f"{name} questions"
             said.append(f"{len(found)} {what}, prompts of {found.mean():.0f} tokens")
         if name != "documents":
             known[f"{name}_questions"] = len(found)

@@ -13,7 +13,7 @@ import time
 from . import ROOT
 from .outcome import OutOfTime, Tally, table
 
-KINDS = ("readers", "texts", "flags", "kills", "checkpoints", "disk")
+KINDS = ("readers", "texts", "flags", "kills", "checkpoints", "disk", "growth")
 
 
 def campaign(kinds, seed, long, minutes=math.inf):

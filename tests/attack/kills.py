@@ -16,6 +16,12 @@ from .outcome import SECONDS
 # (module, function): a run dies in its n-th call
 MOMENTS = [("os", "rename"), ("os", "replace"), ("os", "fsync"), ("log", "append"),
            ("checkpoint", "drop_previous"), ("checkpoint", "write_state")]
+# what a rank is at, in iteration 2: (function of train.py, number of its call)
+STAGES = {
+    "dev answers": ("solve", 3), "drafts": ("write_questions", 2), "answers": ("solve", 4),
+    "g_dev": ("dev_gradient", 2), "scores": ("influence_scores", 2),
+    "the generator's update": ("update", 3), "the solver's update": ("update", 4),
+    "evaluation": ("accuracy", 2), "saving": ("save", 2)}
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
@@ -44,6 +50,9 @@ def run(tally, seed, long, folder):
         of_ranks(tally, seed, i, words, seconds, folder)
         if long:
             while_importing(tally, seed, i, words, whole, folder)
+    for i, stage in enumerate(STAGES if long else ["scores"]):
+        for number in (signal.SIGKILL, signal.SIGSTOP)[:2 if long else 1]:
+            at_a_stage(tally, stage, number, i % 2, words, folder)
 
 
 def at_random(tally, seed, numbers, words, whole, seconds, folder):
@@ -99,24 +108,60 @@ def stopped(tally, seed, i, words, whole, seconds, folder):
 
 def of_ranks(tally, seed, i, words, seconds, folder):
     """One of two ranks is killed: the other says so and ends. Or stopped: it goes on."""
-    rng, path, whole = mutators.seeded(seed, "ranks", i), folder / f"ranks-{i}", folder / "pair"
+    rng, path = mutators.seeded(seed, "ranks", i), folder / f"ranks-{i}"
+    undisturbed_pair(words, folder)
+    pair = runs.ranks_of(words, path)
+    victim = pair[rng.randrange(2)]
+    victim.join(rng.uniform(0.1, 0.9) * undisturbed_pair.seconds)
+    if i % 2 and victim.is_alive():
+        os.kill(victim.pid, signal.SIGSTOP)
+        pause(victim)
+        verdict_of_ranks(tally, f"{i}: a rank stopped for 2 s", pair, runs.LONGEST, words, path)
+    else:
+        victim.kill()
+        verdict_of_ranks(tally, f"{i}: a rank killed", pair, 3 * SECONDS, words, path)
+
+
+def at_a_stage(tally, stage, number, rank, words, folder):
+    """The same at a chosen moment: where the rank begins with the stage."""
+    path = folder / f"{number.name} {stage}"
+    undisturbed_pair(words, folder)
+    pair = runs.ranks_of(words, path, victim=rank, die=("train", *STAGES[stage], number))
+    killed = number == signal.SIGKILL
+    if killed:
+        pair[rank].join(runs.LONGEST)
+    else:
+        while pair[rank].is_alive() and not is_stopped(pair[rank].pid):
+            time.sleep(0.1)
+        pause(pair[rank])
+    what = f"rank {rank} {'killed' if killed else 'stopped for 2 s'} at {stage}"
+    verdict_of_ranks(tally, what, pair, 3 * SECONDS if killed else runs.LONGEST, words, path)
+
+
+def is_stopped(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def pause(process):
+    time.sleep(2)
+    if process.is_alive():
+        os.kill(process.pid, signal.SIGCONT)
+
+
+def undisturbed_pair(words, folder):
+    """Two ranks that nobody disturbs, once -> their folder."""
+    whole = folder / "pair"
     if not whole.exists():
         begun = time.monotonic()
         codes = [runs.ended(p) for p in runs.ranks_of(words, whole)]
         assert codes == [0, 0], runs.output(whole)
-        of_ranks.seconds = time.monotonic() - begun
-    pair = runs.ranks_of(words, path)
-    victim = pair[rng.randrange(2)]
-    victim.join(rng.uniform(0.1, 0.9) * of_ranks.seconds)
-    if i % 2 and victim.is_alive():
-        os.kill(victim.pid, signal.SIGSTOP)
-        time.sleep(2)
-        os.kill(victim.pid, signal.SIGCONT)
-        what = f"{i}: a rank stopped for 2 s"
-    else:
-        victim.kill()
-        what = f"{i}: a rank killed"
-    codes = [runs.ended(p, runs.LONGEST if i % 2 else 3 * SECONDS) for p in pair]
+        undisturbed_pair.seconds = time.monotonic() - begun
+    return whole
+
+
+def verdict_of_ranks(tally, what, pair, seconds, words, path):
+    """Both end within the seconds, in words; resumed, they end like the undisturbed pair."""
+    codes = [runs.ended(p, seconds) for p in pair]
     text = runs.output(path)
     if None in codes:
         tally.add("hang", what, text)
@@ -125,6 +170,7 @@ def of_ranks(tally, seed, i, words, seconds, folder):
         tally.add("traceback", what, f"exit codes {codes}: {text}")
         return
     codes = [runs.ended(p) for p in runs.ranks_of(words, path)]
+    whole = path.parent / "pair"
     differ = runs.differences(path, whole) if codes == [0, 0] else [f"exit codes {codes}"]
     tally.add("loss" if differ else "right", what, f"{differ[:5]} {runs.output(path)}")
 

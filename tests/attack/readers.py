@@ -6,6 +6,7 @@ word. Beside the damaged files stand the places that are no file: pipes, devices
 paths that no system takes.
 """
 import csv
+import functools
 import gzip
 import io
 import json
@@ -19,11 +20,23 @@ from engine.readers import load_documents, load_questions
 from . import ROOT, mutators
 from .outcome import Loss, attempt
 
+try:
+    import pyarrow
+    import pyarrow.parquet
+except ImportError:
+    pyarrow = None
+try:
+    import pypdf
+except ImportError:
+    pypdf = None
+
 KEEP = 12
 
 
+@functools.cache
 def base_files():
-    """-> {name: bytes}: whole files of every kind that the readers know without a guest."""
+    """-> {name: bytes}: whole files of every kind that the readers know; Parquet and PDF where
+    their guests are installed."""
     items = json.loads((ROOT / "toy/dev.json").read_text())[:KEEP]
     notes = json.loads((ROOT / "toy/documents.json").read_text())[:KEEP]
     lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
@@ -35,7 +48,41 @@ def base_files():
     found = {name: text.encode() for name, text in found.items()}
     for name in ("q.jsonl", "q.csv", "d.json"):
         found[f"{name}.gz"] = gzip.compress(found[name], mtime=0)
+    if pyarrow:
+        found["q.parquet"] = as_parquet(items)
+    if pypdf:
+        found["d.pdf"] = as_pdf()
     return found
+
+
+def as_parquet(items):
+    out = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(items), out)
+    return out.getvalue()
+
+
+def beginnings():
+    """A line of each note that fits on a page, and has no letter with a meaning in PDF."""
+    notes = json.loads((ROOT / "toy/documents.json").read_text())[:KEEP]
+    return [re.sub(r"[^A-Za-z0-9 .,]", "", x["content"])[:90] for x in notes]
+
+
+def as_pdf():
+    """One page of text: the four objects that a PDF needs, and where they begin."""
+    lines = "".join(f"({line}) ' " for line in beginnings())
+    text = f"BT /F 9 Tf 12 TL 30 700 Td {lines}ET".encode("ascii", "replace")
+    font = b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>"
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>", b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 800 800]/Contents 4 0 R/Resources<</Font<</F "
+        + font + b">>>>>>", b"<</Length %d>>stream\n%s\nendstream" % (len(text), text)]
+    out, starts = b"%PDF-1.4\n", []
+    for i, body in enumerate(objects):
+        starts.append(len(out))
+        out += b"%d 0 obj%s endobj\n" % (i + 1, body)
+    table = b"".join(b"%010d 00000 n \n" % start for start in starts)
+    tail = b"trailer<</Size 5/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % len(out)
+    return out + b"xref\n0 5\n0000000000 65535 f \n" + table + tail
 
 
 def as_table(items, delimiter):
@@ -80,6 +127,8 @@ def items_in(name, data):
 
     {number: the question texts, or None for a table}
     """
+    if name.endswith(".parquet"):
+        return items_in_parquet(data)
     if name.endswith(".gz") or data.startswith(b"\x1f\x8b"):
         try:
             data = gzip.decompress(data)
@@ -95,6 +144,14 @@ def items_in(name, data):
         for number, questions in numbers_in(name, text.removeprefix("\ufeff")):
             found.setdefault(number, questions)
     return found
+
+
+def items_in_parquet(data):
+    try:
+        rows = pyarrow.parquet.read_table(io.BytesIO(data)).to_pylist()
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError):
+        return {}
+    return {len(rows): texts_of(rows)}
 
 
 def numbers_in(name, text):
@@ -153,6 +210,11 @@ def check_documents(name, data, path):
         found = items_in(name, data)
         if len(documents) not in found:
             raise Loss(f"{len(documents)} documents, Python finds {sorted(found)}")
+    if name == "d.pdf" and data == base_files()[name]:
+        found = " ".join(document.content for document in documents)
+        lost = [note for note in beginnings() if not set(note.split()) <= set(found.split())]
+        if lost:
+            raise Loss(f"lines of the page that are in no document: {lost[:2]}")
     if name in ("d.md", "d.txt"):
         try:
             text = data.decode("utf-8-sig")

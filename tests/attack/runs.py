@@ -20,7 +20,7 @@ SIZES = dict(
     max_response_tokens=32)
 # nobody's run takes so long, however busy the machine is
 LONGEST = 240
-MODULES = {"os": os, "log": log.Log, "checkpoint": checkpoint}
+MODULES = {"os": os, "log": log.Log, "checkpoint": checkpoint, "train": train}
 
 
 def world(folder):
@@ -55,21 +55,21 @@ def main(words, output, changes):
     sys.exit(train.main(flags.from_command_line()))
 
 
-def dies(module, function, n):
-    """The n-th call of module.function kills this process instead."""
+def dies(module, function, n, by=signal.SIGKILL):
+    """The n-th call of module.function sends this process the signal first."""
     original, calls = getattr(MODULES[module], function), []
 
     def deadly(*args, **kwargs):
         calls.append(1)
         if len(calls) == n:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), by)
         return original(*args, **kwargs)
 
     setattr(MODULES[module], function, deadly)
 
 
 def start(words, run, **changes):
-    """-> the process. die: (module, function, n); largest: bytes of a file; user: a number;
+    """-> the process. die: the arguments of dies; largest: bytes of a file; user: a number;
     environment: {name: value}.
     """
     return fakes.start_apart(main, list(words), f"{run}.output", changes)
@@ -100,8 +100,8 @@ def output(run):
     return path.read_text(errors="replace") if path.exists() else ""
 
 
-def ranks_of(words, run, **changes):
-    """The same on two ranks -> their processes."""
+def ranks_of(words, run, victim=None, **changes):
+    """The same on two ranks -> their processes. changes: of the victim alone."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -109,7 +109,8 @@ def ranks_of(words, run, **changes):
     for rank in range(2):
         environment = dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2",
                            LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-        processes.append(begin(words, run, environment=environment, **changes))
+        mine = changes if rank == victim else {}
+        processes.append(begin(words, run, environment=environment, **mine))
     return processes
 
 
