@@ -191,8 +191,9 @@ def dattri_scores(w):
 
     questions = DataLoader(TensorDataset(*tensors_of(w)), batch_size=1)
     one_query = DataLoader(TensorDataset(torch.zeros(1, 1)), batch_size=1)
-    # its two progress bars
-    with contextlib.redirect_stderr(io.StringIO()):
+    # no_grad: it would record a graph around its gradients, gigabytes at 20 million weights;
+    # stderr: its two progress bars
+    with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
         return attributor.attribute(questions, one_query)[:, 0]
 
 
