@@ -55,7 +55,18 @@ def check(args):
         if verdict.passed:
             passed.append(exercise.NAME)
     print(f"\n{len(passed)} of {len(exercises)} passed")
+    if len(exercises) == 1 and passed:
+        what_now(exercises[0], course.exercises_of(folder))
     return 0 if len(passed) == len(exercises) else 1
+
+
+def what_now(exercise, course_of):
+    """The exercise behind the one that passed."""
+    names = [other.NAME for other in course_of]
+    behind = names[names.index(exercise.NAME) + 1:] if exercise.NAME in names else []
+    if behind:
+        print(f"Next: {behind[0]}, in {EXERCISES[behind[0]].FILE}. Ours beside yours: "
+              f"python -m classroom show {exercise.NAME}")
 
 
 def say(what, right, sentence):

@@ -80,7 +80,7 @@ def recognised(exercise, theirs):
     try:
         with quiet():
             found = exercise.probe(theirs)
-    except Exception:
+    except (Exception, SystemExit):
         return None
     for i, mistake in enumerate(exercise.MISTAKES):
         if same(found, of_mistake(exercise.NAME, i)):
@@ -116,9 +116,12 @@ def told(error, exercise):
         return f"it ended the program (sys.exit); {exercise.FILE} must return instead"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
              if frame.filename == exercise.FILE]
-    where = f" in line {lines[-1]} of {exercise.FILE}" if lines else ""
-    message = str(error).strip().split("\n")[0][:200]
-    return f"{type(error).__name__}{where}: {message}"
+    message = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0][:200]
+    if not lines:
+        # ours stumbled over what theirs returned
+        return (f"what {' or '.join(exercise.BLANKS)} gave cannot be used; does each path end in "
+                f"a return? ({message})")
+    return f"line {lines[-1]} of {exercise.FILE}: {message}"
 
 
 @contextlib.contextmanager

@@ -22,15 +22,20 @@ a { color: var(--accent) }
 a:focus-visible, summary:focus-visible, .wide:focus-visible { outline: 3px solid var(--accent) }
 pre { background: var(--soft); padding: .7rem; white-space: pre-wrap; overflow-wrap: anywhere;
   border-radius: .3rem; font-size: .85rem; margin: .3rem 0 1rem }
-code { font-size: .85rem; color: var(--accent) }
+code { font-size: .8rem; background: var(--soft); padding: .1rem .3rem; border-radius: .2rem;
+  white-space: nowrap }
 .wide { overflow-x: auto }
 table { border-collapse: collapse; font-size: .85rem; margin: .3rem 0 1rem }
 caption, .caption { text-align: left; font-size: .85rem; font-weight: 600; padding: .2rem 0 }
 th, td { text-align: left; vertical-align: top; padding: .2rem .6rem;
   border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums }
 td { max-width: 32rem; overflow-wrap: break-word }
-td.n { text-align: right; white-space: nowrap }
-nav ol { columns: 2; font-size: .9rem } @media (max-width: 40rem) { nav ol { columns: 1 } }
+.n { text-align: right; white-space: nowrap }
+nav ol { columns: 2; font-size: .9rem }
+@media (max-width: 40rem) {
+  nav ol { columns: 1 } table { font-size: .75rem } th, td { padding: .2rem .25rem }
+  th:first-child, td:first-child { padding-left: 0 }
+}
 summary { cursor: pointer; padding: .3rem 0 }
 """
 
@@ -61,20 +66,25 @@ def html_block(block):
     if kind == "more":
         inside = "".join(html_block(inner) for inner in content)
         return f"<details><summary>{escape(caption)}</summary>{inside}</details>"
-    head = "".join(f'<th scope="col">{escape(str(x))}</th>' for x in content[0])
-    rows = "".join(html_row(row) for row in content[1:])
-    return (f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
-            f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>"
-            f"<tbody>{rows}</tbody></table></div>")
+    caption, rows = escape(caption), content[1:]
+    # the first column names the row
+    numeric = [False] + [all(map(is_number, column)) for column in list(zip(*rows))[1:]]
+    head = html_row(content[0], numeric, "th") if any(content[0]) else ""
+    body = "".join(html_row(row, numeric, "td") for row in rows)
+    return (f'<div class="wide" tabindex="0" role="region" aria-label="{caption}"><table>'
+            f"<caption>{caption}</caption><thead>{head}</thead><tbody>{body}</tbody></table></div>")
 
 
-def html_row(row):
+def is_number(x):
+    return str(x)[:1] in "+-0123456789" and len(str(x)) < 16
+
+
+def html_row(row, numeric, tag):
     cells = []
-    for i, x in enumerate(row):
-        # the first column names the row
-        number = i > 0 and str(x)[:1] in "+-0123456789" and len(str(x)) < 16
-        cells.append(f'<td class="n">{escape(str(x))}</td>' if number
-                     else f"<td>{escape(str(x))}</td>")
+    for x, right in zip(row, numeric):
+        name = ' class="n"' if right else ""
+        scope = ' scope="col"' if tag == "th" else ""
+        cells.append(f"<{tag}{name}{scope}>{escape(str(x))}</{tag}>")
     return f"<tr>{''.join(cells)}</tr>"
 
 

@@ -4,6 +4,9 @@
     answers     (G, m) rollouts of random words, whose sampler was not quite the trainer
     advantages  (G, m), one row of zeros: a question without a gradient
 """
+import copy
+import functools
+
 import torch
 
 from config import Config
@@ -14,18 +17,28 @@ from policy import Policy
 WORDS = range(20, 60)
 
 
-def solver(steps=2, **changes):
-    """-> (Policy, Config); its second moments come from `steps` random gradients."""
-    preset = PRESETS["toy"]
-    cfg = Config(model=preset["model"], device="cpu", dtype="fp32", minibatch_rows=8, **changes)
+def solver(**changes):
+    """-> (Policy, Config); its second moments come from two random gradients.
+
+    A copy each time, since a student's code may do to it what it likes.
+    """
+    cfg = Config(model=PRESETS["toy"]["model"], device="cpu", dtype="fp32", minibatch_rows=8,
+                 **changes)
+    return copy.deepcopy(untouched()), cfg
+
+
+@functools.cache
+def untouched():
+    """The Policy that solver() copies: loading and checking one takes longer than most graders."""
+    cfg = Config(model=PRESETS["toy"]["model"], device="cpu", dtype="fp32")
     policy = Policy("solver", cfg.model, 1e-3, cfg)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(steps):
+    for _ in range(2):
         for p in policy.params:
             p.grad = 1e-3 * torch.randn(p.shape, generator=generator)
         policy.optimizer.step()
     policy.optimizer.zero_grad()
-    return policy, cfg
+    return policy
 
 
 def answers(lengths, seed=0):
@@ -66,6 +79,17 @@ def plain_gradient(policy, groups, A, denominator, cfg):
             found = torch.autograd.grad(loss, policy.params, allow_unused=True)
             total = [x if g is None else x + g for x, g in zip(total, found)]
     return total
+
+
+def g_dev():
+    """A direction to compare with: the plain gradient of other answers."""
+    return [g.clone() for g in untouched_g_dev()]
+
+
+@functools.cache
+def untouched_g_dev():
+    policy, cfg = solver()
+    return plain_gradient(policy, answers(LENGTHS, seed=7), A, 60.0, cfg)
 
 
 def logps(policy, rollout, cfg):

@@ -156,7 +156,7 @@ class Walk:
     def about_document(self):
         document = self.documents[self.document]
         return Section(
-            f"The document, number {self.document} of iteration {self.t}",
+            f"Document {self.document} of iteration {self.t}",
             f"The generator reads {len(self.documents)} documents and writes "
             f"{self.cfg.questions_per_doc} questions from each. This is one of them.",
             [line(train.train, "documents = study.documents(t)")],
@@ -172,7 +172,7 @@ class Walk:
             texts.append(("text", f"draft {j} as written", draft.rollout.text))
         count = sum(draft.question is not None for draft in drafts)
         return Section(
-            f"{len(drafts)} drafts, {count} of them questions",
+            f"{len(drafts)} drafts, {count} valid",
             "A draft is parsed; one that is no question keeps its place, with a reason and the "
             f"score {self.cfg.terms[0].invalid:g}.",
             [line(generator_role.write_questions, "sample("),
@@ -187,8 +187,10 @@ class Walk:
         for i, rollout in enumerate(self.solved.answers[self.q]):
             r, A = float(self.solved.r[self.q, i]), float(self.solved.A[self.q, i])
             rows.append([i, "right" if r else "wrong", f"{r:g}", f"{A:+.3f}", rollout.text])
-        choices = "\n".join(f"{'*' if c == question.ground_truth else ' '} {c}"
-                            for c in question.choices) or question.ground_truth
+        choices = []
+        for letter, choice in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", question.choices):
+            mark = "*" if choice == question.ground_truth else " "
+            choices.append(f"{mark} {letter}. {choice}")
         p = float(self.solved.r[self.q].mean())
         return Section(
             f"Draft {j}, answered {len(rows)} times",
@@ -196,7 +198,7 @@ class Walk:
             "A_sol = r less the mean of the group.",
             [line(solver_role.solve, "answer_questions("), line(solver_role.rewards, "letter =="),
              line(advantages.center, "A_sol =")],
-            [("text", question.question_text, choices),
+            [("text", question.question_text, "\n".join(choices) or question.ground_truth),
              ("table", "the answers", [["", "", "r", "A_sol", "text"], *rows])])
 
     def about_tokens(self):
@@ -213,8 +215,8 @@ class Walk:
         rows = []
         for k, token in enumerate(rollout.response):
             word = self.solver.tokenizer.decode([token])
-            rows.append([word, f"{float(logp[k]):.4f}", f"{rollout.logp[k]:.4f}",
-                         f"{float(w[k]):.4f}", f"{float(loss[k]):+.4f}"])
+            rows.append([word, decimals(logp[k], 4), decimals(rollout.logp[k], 4),
+                         decimals(w[k], 4), decimals(loss[k], 4, "+")])
         total = float(loss.sum()) / self.denominator
         return Section(
             f"Answer {i}, token by token",
@@ -231,7 +233,7 @@ class Walk:
         for i, name in enumerate(names):
             parts.setdefault(layer(name), []).append(i)
         product = float(dot(self.g_dev, self.direction))
-        rows = []
+        rows, shares = [], {}
         for name, places in parts.items():
             def pick(tensors):
                 return [tensors[i] for i in places]
@@ -240,15 +242,18 @@ class Walk:
             size = sum(x.numel() for x in v)
             rms = (sum(float(x.float().sum()) for x in v) / size) ** 0.5
             share = float(dot(pick(self.g_dev), pick(self.direction))) / (product or 1.0)
-            rows.append([name, f"{norm_of(pick(self.g_dev)):.2e}", f"{rms:.1e}",
-                         f"{norm_of(pick(self.g_q)):.2e}",
-                         f"{norm_of(pick(self.direction)):.2e}", f"{100 * share:+.1f} %"])
+            shares[name] = share
+            share = decimals(100 * share, 1, "+")
+            rows.append([name, f"{norm_of(pick(self.g_dev)):.1e}", f"{rms:.1e}",
+                         f"{norm_of(pick(self.g_q)):.1e}",
+                         f"{norm_of(pick(self.direction)):.1e}", f"{share} %"])
         k = self.moments[0][1]
+        largest = max(shares, key=shares.get)
         return Section(
             "The two gradients, layer by layer",
             f"g_dev is made of {len(self.dev.questions)} dev questions, g_q of this question's "
             f"answers. AdamW has taken {k} steps; Gamma is where step {k + 1} on g_q would go. The "
-            "last column is the layer's share of <g_dev, Gamma>.",
+            f"last column is the layer's share of <g_dev, Gamma>, largest in {largest}.",
             [line(influence.dev_gradient, "g_dev = gradient("),
              line(influence.Gamma, "v_new ="), line(influence.Gamma, "return g /")],
             [("table", "by layer",
@@ -316,4 +321,9 @@ def norm_of(tensors):
 def changes(before, after):
     """(tokens,) log-probs -> their sums and the difference, as text."""
     sums = float(before.sum()), float(after.sum())
-    return [f"{sums[0]:.3f}", f"{sums[1]:.3f}", f"{sums[1] - sums[0]:+.3f}"]
+    return [decimals(sums[0], 3), decimals(sums[1], 3), decimals(sums[1] - sums[0], 3, "+")]
+
+
+def decimals(x, n, sign=""):
+    """A number with n decimal places; never -0.0."""
+    return f"{round(float(x), n) + 0.0:{sign}.{n}f}"

@@ -54,6 +54,31 @@ def test_code_without_an_end_is_ended_and_said(endless, monkeypatch):
     assert "loop that never ends" in grader.apart([sys.executable, "-c", endless], 1)
 
 
+# a student's center -> what is said of it
+ENDINGS = {
+    "while True: pass": "loop that never ends",
+    "import os, signal; os.kill(os.getpid(), signal.SIGKILL)": "killed by SIGKILL",
+    "import os; os._exit(3)": "exit code 3",
+    "import sys; sys.exit()": "it ended the program",
+    "bytearray(2 ** 40)": "more than 6 GB of memory",
+    "return r / 0": "shape (1, 4)|not finite",
+    "return r.mean()": "has the shape ()",
+    "return None": "gave nothing (None)",
+    "return r.nonsense": "of dugrpo.py: AttributeError",
+}
+
+
+@pytest.mark.parametrize("body", ENDINGS)
+def test_whatever_a_students_code_does_a_sentence_comes_back(body, tmp_path):
+    exercise = EXERCISES["center"]
+    text = course.reference(exercise.FILE)
+    text = sources.with_body(text, "center", [f"    {body}\n"])
+    (tmp_path / exercise.FILE).write_text(text, encoding="utf-8")
+    (_, right, sentence), = grader.check(tmp_path, exercise, seconds=2)
+    assert not right
+    assert any(part in sentence for part in ENDINGS[body].split("|")), sentence
+
+
 def test_show_and_reset_of_a_file_that_is_no_python_or_not_there_say_so(tmp_path, capsys):
     file = tmp_path / "dugrpo.py"
     (tmp_path / "course.json").write_text('{"exercises": ["center"]}', encoding="utf-8")

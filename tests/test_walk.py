@@ -1,12 +1,17 @@
 """The walk's numbers are those a run writes, and those of the plain definitions."""
 import json
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 
 import train
 from classroom import pages, steps
 from classroom.walk import walk
+from classroom.small import logps
 from config import ROOT
 from dugrpo import dugrpo
 from engine import flags
@@ -82,6 +87,85 @@ def test_an_answer_that_earned_more_became_more_likely(both):
     rows = block_of(both[0], "log-prob of the whole text")[1:]
     moved = [(float(row[1]), float(row[4])) for row in rows if row[0] != "draft"]
     assert all(A * change > 0 for A, change in moved if abs(A) > 0.3)
+
+
+def test_log_probs_and_losses_are_those_of_one_plain_pass_each(both):
+    """Before: by an anchor that was never trained. After: by the models that the run saved."""
+    sections, walked, _ = both
+    d, j = walked.slots[walked.q]
+    texts = [walked.drafts[d][j].rollout, *walked.solved.answers[walked.q]]
+    rows = block_of(sections, "log-prob of the whole text")[1:]
+    for place, column in (("toy/anchor", 2), (f"{walked.cfg.run}/{{}}", 3)):
+        roles = ["generator", *["solver"] * (len(texts) - 1)]
+        for row, role, rollout in zip(rows, roles, texts):
+            whole = plain_logps(place.format(role), rollout, walked.cfg).sum()
+            assert float(row[column]) == pytest.approx(float(whole), abs=2e-3)
+
+    # the answer told token by token: the first with A > 0; at rho = 1 its loss is -A w
+    i = next(i for i, a in enumerate(walked.solved.A[walked.q]) if a > 0)
+    A, rollout = float(walked.solved.A[walked.q, i]), texts[1 + i]
+    logp = plain_logps("toy/anchor", rollout, walked.cfg)
+    w = (logp - torch.tensor(rollout.logp)).exp().clamp(max=2.0)
+    for k, row in enumerate(block_of(sections, "tokens")[1:]):
+        numbers = [float(x) for x in row[1:]]
+        expected = [float(logp[k]), rollout.logp[k], float(w[k]), -A * float(w[k])]
+        assert numbers == pytest.approx(expected, abs=2e-4)
+
+
+def plain_logps(folder, rollout, cfg):
+    """One sequence through a model that transformers loads, without any of our code."""
+    path = ROOT / folder
+    model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    with torch.no_grad():
+        return logps(SimpleNamespace(model=model), rollout, cfg)
+
+
+def test_advantages_of_the_answers_and_dev_accuracy_by_counting(both):
+    sections, walked, written = both
+    rows = block_of(sections, "the answers")[1:]
+    key = walked.questions[walked.q].letter
+    right = [float(f"{{{key}}}" in row[4].split("boxed")[-1]) for row in rows]
+    assert [float(row[2]) for row in rows] == right
+    expected = [x - sum(right) / len(right) for x in right]
+    assert [float(row[3]) for row in rows] == pytest.approx(expected, abs=6e-4)
+
+    metrics = json.loads((Path(walked.cfg.run) / "metrics.jsonl").read_text().splitlines()[0])
+    sentence = sections[-1].sentence
+    assert f"{100 * metrics['dev_accuracy']:.1f} % before" in sentence
+
+
+def test_the_page_holds_every_cell_of_every_table(both):
+    reader = Cells()
+    reader.feed(pages.as_html(both[0]))
+    tables = []
+    for section in both[0]:
+        tables += [content for kind, _, content in section.blocks if kind == "table"]
+    for rows, cells in zip(tables, reader.tables, strict=True):
+        assert cells == [list(map(str, row)) for row in rows if any(row)]
+
+
+class Cells(HTMLParser):
+    """The texts of all tables of a page."""
+
+    def __init__(self):
+        super().__init__()
+        self.tables, self.inside = [], False
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.inside = True
+            self.tables[-1][-1].append("")
+
+    def handle_endtag(self, tag):
+        self.inside = self.inside and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self.inside:
+            self.tables[-1][-1][-1] += data
 
 
 def test_every_line_of_code_named_is_there(both):

@@ -73,7 +73,7 @@ def oracle(m):
     """Against autograd, torch's own AdamW step as the direction, and one long vector."""
     policy, cfg = small.solver()
     groups = small.answers(small.LENGTHS)
-    g_dev = small.plain_gradient(policy, small.answers(small.LENGTHS, seed=7), small.A, 60.0, cfg)
+    g_dev = small.g_dev()
     Tbar = small.mean_length([groups[g] for g in (0, 2, 3)])
 
     expected = torch.zeros(4)
@@ -106,5 +106,5 @@ def adam_direction(policy, g_q, cfg):
 def probe(m):
     policy, cfg = small.solver()
     groups = small.answers(small.LENGTHS)
-    g_dev = small.plain_gradient(policy, small.answers(small.LENGTHS, seed=7), small.A, 60.0, cfg)
+    g_dev = small.g_dev()
     return m.plain_scores(policy, groups, small.A, g_dev, cfg)

@@ -49,7 +49,7 @@ def sums_of(m, seen=None):
     """Three questions through the student's Streaming, two passes each -> (3, 3) sums."""
     policy, cfg = small.solver()
     groups = small.answers(small.LENGTHS)
-    g_dev = small.plain_gradient(policy, small.answers(small.LENGTHS, seed=7), small.A, 60.0, cfg)
+    g_dev = small.g_dev()
     extra = policy.params[-1]
     stream = m.Streaming(policy, g_dev, cfg)
     found = []
@@ -93,7 +93,7 @@ def oracle(m):
     from influence import Gamma, second_moment
     policy, cfg = small.solver()
     groups = small.answers(small.LENGTHS)
-    g_dev = small.plain_gradient(policy, small.answers(small.LENGTHS, seed=7), small.A, 60.0, cfg)
+    g_dev = small.g_dev()
     expected = []
     for q in (0, 2, 3):
         halves = [answers_loss(policy, groups[q], small.A[q], half, cfg) for half in (0, 1)]
