@@ -225,7 +225,7 @@ def backward(model, tokenizer, passes):
 
 # ---------------------------------------------------------------- the command
 
-def load(args, demos, how):
+def load(args, demos, how=How()):
     """-> model, tokenizer. InputError where train.py would refuse them, or a pair is too long."""
     cfg = Config(max_prompt_tokens=8, max_response_tokens=8, dtype="fp32", end_to_end="false")
     policy = Policy("solver", args.model, args.lr, cfg)

@@ -68,6 +68,7 @@ def metrics(found, rows, anchor, best, verifier_counts, truth=None):
                 "answer": flatten(found.solved.answers)}
     problems = found.problems
     sampled = sum(len(x.response) for x in chain.from_iterable(rollouts.values()))
+    tested = sum(x["tokens"] for x in found.tested.values() if x)
     line = {
         "iteration": found.t,
         "dev_accuracy": known_mean(found.dev.r),
@@ -86,7 +87,8 @@ def metrics(found, rows, anchor, best, verifier_counts, truth=None):
         "verifier_timeouts": verifier_counts[0],
         "verifier_crashes": verifier_counts[1],
         "skipped_steps": found.skipped,
-        "tokens_sampled": sampled + sum(x["tokens"] for x in found.tested.values() if x),
+        "tokens_sampled": sampled + tested,
+        "tokens_tested": tested,
         "tokens_trained": found.generator_step["tokens"] + found.solver_step["tokens"],
     }
     if len(found.earned) > 1:

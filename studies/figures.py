@@ -1,7 +1,8 @@
 """Draws the figures of these studies, and those of the authors' text from runs of one's own.
 
-    python -m studies.figures race docs/results/race.json
-    python -m studies.figures ablations docs/results/race.json
+    python -m studies.figures race docs/results/race-first.json
+    python -m studies.figures regimes docs/results/regimes.json
+    python -m studies.figures ablations docs/results/race-first.json
     python -m studies.figures quality docs/results/quality.json
     python -m studies.figures curves infuser=RUN,RUN,... fixed=RUN,RUN,...
     python -m studies.figures curves influence=FILE.json:influence fixed=FILE.json:fixed
@@ -11,9 +12,9 @@ and so categories, radar, passk and length: REPORT.json is what `evaluate.py --j
 first model the base; the models of a method are its seeds (studies/pictures.py). Each writes
 BASE.svg and BASE.png, where BASE is --out, or stands beside the first file.
 
-race: four panels over the iterations. A line is the mean over seeds, its band the 95 % t-interval
-over seeds; what is measured in every iteration is first averaged from one evaluation to the next.
-The race calls it at its end.
+race: four panels over the iterations, a row for the ways to pay and one for what is compared with
+influence. A line is the mean over seeds, its band the 95 % t-interval over seeds; what is measured
+in every iteration is first averaged from one evaluation to the next. The race calls it at its end.
 curves: validation accuracy, test accuracy in runs without it, and right keys where the truth is
 known. A thin line is one seed, a thick one their mean, the band its 95 % t-interval; of the keys
 five iterations are averaged.
@@ -33,7 +34,7 @@ from data import InputError
 from engine.speech import run_script
 from studies import pictures
 from studies.pictures import read_json
-from studies.standings import interval
+from studies.standings import curves as curves_in, interval
 from studies.style import LOOKS, look, pyplot, refuse_unwritable, save, tidy
 
 RACE_PANELS = {
@@ -89,45 +90,45 @@ def band(curve, evaluated):
 
 
 def draw_race(plt, results, base=None):
-    """race.json -> the paths of the figures beside it, or at base, without their .svg and .png."""
+    """race.json -> the path of the figure beside it, or at base, without its .svg and .png.
+
+    One row of panels for the ways to pay a generator; one for the arms that are compared with
+    influence alone, if there are any.
+    """
     found = read_json(results, RACE_FILE, "arms", "evaluated")
-    ablations = [arm for arm, x in found["arms"].items() if x["ablation"]]
-    rewards = [arm for arm in found["arms"] if arm not in ablations]
+    compared = [arm for arm, x in found["arms"].items() if x["ablation"]]
+    rows = [[arm for arm in found["arms"] if arm not in compared]]
+    if compared:
+        beside = ("influence", *compared, "fixed")
+        rows.append([arm for arm in beside if arm in found["arms"]])
+    rows = [arms for arms in rows if arms]
 
+    figure, axes = plt.subplots(len(rows), len(RACE_PANELS), squeeze=False,
+                                figsize=(3.4 * len(RACE_PANELS), 3.3 * len(rows)))
+    for row, arms in zip(axes, rows):
+        draw_row(row, found, arms)
+    figure.tight_layout()
     base = base or os.path.splitext(results)[0]
-    figures = {base: rewards}
-    if ablations:
-        compared = ("influence", *ablations, "fixed")
-        figures[f"{base}-ablations"] = [arm for arm in compared if arm in found["arms"]]
-
-    drawn = [path for path, arms in figures.items() if arms]
-    for path in drawn:
-        draw_arms(plt, found, figures[path], path)
-    return drawn
+    save(plt, figure, base)
+    return [base]
 
 
-def draw_arms(plt, found, arms, path):
-    figure, axes = plt.subplots(2, 2, figsize=(9, 6.4), sharex=True)
-    for ax, metric in zip(axes.flat, RACE_PANELS):
+def draw_row(row, found, arms):
+    """Some arms in every panel."""
+    for ax, metric in zip(row, RACE_PANELS):
         for arm in arms:
             draw_arm(ax, found, arm, metric)
         tidy(ax, RACE_PANELS[metric])
         ax.set_ylim(max(0, ax.get_ylim()[0]), min(101, ax.get_ylim()[1]))
-
-    for ax in axes[1]:
         ax.set_xlabel("iteration")
         ax.set_xticks(found["evaluated"])
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncols=len(arms),
-                  frameon=False, fontsize=8.5, handlelength=3)
-
-    figure.tight_layout(rect=(0, 0.045, 1, 1))
-    save(plt, figure, path)
+    row[0].legend(frameon=False, fontsize=7, handlelength=3, ncols=2)
 
 
 def draw_arm(ax, found, arm, metric):
     """One line with its band."""
     evaluated = found["evaluated"]
-    curve = found["arms"][arm]["curves"][metric]
+    curve = curves_in(found, arm)[metric]
     if metric != "test_accuracy":
         curve = between(curve, evaluated)
 
@@ -136,6 +137,40 @@ def draw_arm(ax, found, arm, metric):
     width = 2.4 if arm == "influence" else 1.5
     ax.plot(t, mean, color=colour, linestyle=dash, linewidth=width, label=arm)
     ax.fill_between(t, low, high, color=colour, alpha=0.12, linewidth=0)
+
+
+# ---------------------------------------------------------------- one knob at a time
+
+def regimes(plt, words):
+    """regimes.json -> a panel a knob: accuracy with its interval over the values of the knob."""
+    file = only(words)
+    found = read_json(file, "the file of studies.regimes", "knobs")["knobs"]
+    columns = min(4, len(found))
+    rows = -(-len(found) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(3.3 * columns, 3 * rows), squeeze=False)
+    for ax, (knob, x) in zip(axes.flat, found.items()):
+        for place, (arm, line) in enumerate(x["arms"].items()):
+            draw_line(ax, line, place, *look(arm, place), arm)
+        ax.set_xticks(range(len(x["values"])), x["values"])
+        ax.set_xlabel(x["label"])
+        tidy(ax, knob)
+        ax.legend(frameon=False, fontsize=7)
+    for ax in list(axes.flat)[len(found):]:
+        ax.set_visible(False)
+    for row in axes:
+        row[0].set_ylabel("test accuracy (%)")
+    figure.tight_layout()
+    return figure
+
+
+def draw_line(ax, line, place, colour, dash, label):
+    """The points of an arm, a little beside those of the others, so that intervals can be seen."""
+    known = [(i, point["final"]) for i, point in enumerate(line) if point]
+    at = [i + 0.06 * (place - 1.5) for i, _ in known]
+    mean = [100 * x["mean"] for _, x in known]
+    half = [100 * (x["high"] - x["mean"]) if x["high"] is not None else 0 for _, x in known]
+    ax.errorbar(at, mean, half, color=colour, linestyle=dash, linewidth=1.6, marker="o",
+                markersize=3, capsize=2, elinewidth=0.9, label=label)
 
 
 # ---------------------------------------------------------------- curves of several methods
@@ -165,7 +200,7 @@ def curves_of_arm(file, arm):
     race = read_json(file, RACE_FILE, "arms", "evaluated")
     if arm not in race["arms"]:
         raise InputError(f"{file}: has no arm {arm!r}, expected one of {', '.join(race['arms'])}")
-    curves = race["arms"][arm]["curves"]
+    curves = curves_in(race, arm)
     found = {"test_accuracy": [], "key_accuracy": []}
     for seed in curves["test_accuracy"]:
         found["test_accuracy"].append((race["evaluated"], [100 * x for x in seed]))
@@ -328,7 +363,8 @@ def of_report(plt, what, words):
     return getattr(pictures, what)(plt, report, methods)
 
 
-DRAWN = {"race": None, "curves": curves, "quality": quality, "ablations": ablations} | \
+DRAWN = {"race": None, "regimes": regimes, "curves": curves, "quality": quality,
+         "ablations": ablations} | \
     dict.fromkeys(OF_REPORTS)
 
 
@@ -356,6 +392,8 @@ def main(argv=None):
         return 0
 
     base = args.out or base_of(args.what, args.sources[0])
+    if args.what == "regimes" and not args.out:
+        base = os.path.splitext(args.sources[0])[0]
     refuse_unwritable(base)
     if args.what in OF_REPORTS:
         figure = of_report(plt, args.what, args.sources)

@@ -1,93 +1,73 @@
-"""Which way to pay a generator serves the solver best? Rewards and ablations over several seeds.
+"""Which way to pay a generator serves the solver best? Fourteen arms, one search, eight seeds.
 
-    python -m studies.race search       chooses each reward's generator learning rate: 3 rates on
-                                        one seed, 20 iterations
-    python -m studies.race              the race: 7 rewards x 8 seeds and 5 ablations x 5 seeds of
-                                        30 iterations; hours
-    python -m studies.race --quick      the 7 rewards x 3 seeds of 20 iterations; at most 20
+    python -m studies.race              the search, then the race: hours, in as many sittings
+    python -m studies.race search       the search alone
+    python -m studies.race --quick      seven arms x 3 seeds of 15 iterations, no search; at most 15
                                         minutes on two cores
+    python -m studies.race --check 3    three rows of the table from scratch: do they come out?
     python -m studies.race --summary    no run: sums up the runs that are there
 
-    arm     flags of train.py, and a generator learning rate if its generator moves
-    job     one run: an arm on a seed
+    arm      flags of train.py, and a generator learning rate if its generator moves
+    search   of that rate: 5 of them, further ones while the best lies at the edge, on 3 seeds that
+             are not reported, by the dev questions alone
+    race     every arm on the same 8 seeds with the rate that its search found
 
-A run is train.py on one thread, at most one per core, in OUT/ARM-seedS; what it printed is in
-OUT/ARM-seedS.log. Runs go seed by seed, so that a race that was stopped has treated all arms alike.
-The same command goes on: finished runs are skipped, interrupted ones resumed. A finished run keeps
-its logs alone, unless --keep is given. Results (standings.py): race.json, race-tables.md and
-figures, in docs/results/ for the whole race, else in OUT. The measure, test accuracy after the last
-iteration, was fixed in advance.
-
-The solver's budget is the same for all, and on a seed all meet the same documents in the same
-order. Rates are chosen by the dev questions, never by the test questions or by what only the
-embedded world knows, on a seed that is not reported (search_jobs, late_dev_accuracy).
+Fixed in advance, in a commit of main's history that race.json names: this plan, and the measure,
+test accuracy after the last iteration. On a seed all arms meet the same documents in the same
+order; runs go seed by seed. race.json (docs/results/; of a trial OUT/) gets every run as it ends
+and is all that must be kept (records.py); the table and the figure beside it are made of it, and
+docs/results/race.md is filled in. Costs are counted as standings.py says.
 """
-import fcntl
-import json
 import os
-import re
-import shutil
-import signal
-import subprocess
+import random
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 import config
-from engine import flags, presets
+from data import InputError
+from engine import presets
 from engine.arguments import Parser
 from engine.outputs import folder_to_write
-from engine.speech import complain
-from data import InputError
-from studies.standings import agreement, standings, table
-from studies import figures
+from studies import figures, frozen
+from studies.records import Records, cpu, fill_page, read_json
+from studies.runs import Job, add_flags, command, cores, run_all
+from studies.standings import agreement, final_measure, interval, points, runs_of, standings, table
+
+DOCS = config.ROOT / "docs/results"
+TEACHER = "teacher"
 
 REWARDS = ("influence", "spice", "rzero", "azr", "learnability", "random", "fixed")
 ARMS = {name: {"reward": name} for name in REWARDS} | {         # arm: flags of train.py
+    # the generator that influence made on a search seed writes, and moves no more
+    "frozen":    {"reward": "fixed", "generator_model": TEACHER},
     "cosine":    {"reward": "influence", "similarity": "cosine"},
     "group_std": {"reward": "influence", "advantage": "group_std"},
     "batch_std": {"reward": "influence", "advantage": "batch_std"},
     "none":      {"reward": "influence", "advantage": "none"},
-    # trains on as many dev questions as the others draw drafts
+    "mixed":     {"reward": "influence + 0.5 spice"},
+    # no generator: the solver trains on the dev questions
     "dev_only":  {"reward": "fixed", "train_on": "dev"},
 }
-ABLATIONS = tuple(arm for arm in ARMS if arm not in REWARDS)
+QUICK = ("influence", "fixed", "spice", "azr", "learnability", "random", "dev_only")
+# ways to pay a generator; the others are compared with influence alone
+RANKED = (*REWARDS, "frozen")
 
 # reported seeds: FIRST_SEED, FIRST_SEED + 1, ...
 FIRST_SEED = 1000
-ABLATION_SEEDS = 5
-SEARCH_SEEDS = (100,)
-
-# of the generator; text, since it names folders
-RATES = ("5e-5", "1.5e-4", "4.5e-4")
-DEFAULT_RATE = "1.5e-4"
-
-PLANS = {
-    "search": dict(iterations=20, seeds=len(SEARCH_SEEDS), out="-search"),
-    "quick":  dict(iterations=20, seeds=3, out="-quick"),
-    "race":   dict(iterations=30, seeds=8, out=""),
-}
+SEEDS = 8
+SEARCH_SEEDS = (100, 101, 102)
+ITERATIONS = {"race": 30, "search": 20, "quick": 15}
 EVAL_EVERY = 5
-POLL_SECONDS = 1.0
 
-TRAIN = config.ROOT / "train.py"
-DOCS = config.ROOT / "docs/results"
-
-# settings that change nothing that is learned
-MAY_DIFFER = {*config.CHANGEABLE, "dev_every", "run", "resume", "save_every"} - {"iterations"}
-DROPPED = ("checkpoint", "checkpoint.previous", "checkpoint.part", "solver", "generator")
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    arm: str
-    seed: int
-    flags: dict         # of train.py: {field: value}
-    run: str            # its folder
+# Generator learning rates, each three times the last; text, since they name runs. The search begins
+# with the five in the middle.
+LADDER = ("1.9e-6", "5.6e-6", "1.7e-5", "5e-5", "1.5e-4", "4.5e-4", "1.35e-3", "4e-3", "1.2e-2")
+FIRST_RATES = slice(2, 7)
+DEFAULT_RATE = "1.5e-4"
 
 
 # ---------------------------------------------------------------- what is run
@@ -96,371 +76,208 @@ def moves(arm):
     return ARMS[arm]["reward"] != "fixed"
 
 
-def make_job(arm, seed, rate, args, name, **changes):
-    flags = {
-        "preset": args.world,
-        **ARMS[arm],
-        "seed": seed,
-        "iterations": args.iterations,
-        "threads": 1,
-        "show_every": 0,
-        "eval_every": EVAL_EVERY,
-        "dev_every": EVAL_EVERY,
-        "checkpoint_every": max(1, args.iterations // 3),
-    }
+def make_job(arm, seed, rate, args, key, iterations, keep=(), **changes):
+    flags = {"preset": args.world, **ARMS[arm]}
+    flags |= {"seed": seed, "iterations": iterations, "threads": 1, "show_every": 0,
+              "eval_every": EVAL_EVERY, "dev_every": iterations,
+              "checkpoint_every": max(1, iterations // 3)}
+    if flags.get("generator_model") == TEACHER:
+        flags["generator_model"] = os.path.join(args.out, TEACHER, "generator")
     if moves(arm):
         flags["generator_lr"] = rate
-    return Job(arm, seed, flags | changes, os.path.join(args.out, name))
+    return Job(key, flags | changes, keep)
 
 
-def race_jobs(args):
-    """-> the jobs of the race, all arms of a seed before the next seed.
-
-    An ablation has only the first few seeds.
-    """
-    rates = {arm: chosen_rate(arm, args.world) for arm in args.arms}
-    jobs = []
-    for i in range(args.seeds):
-        seed = FIRST_SEED + i
+def race_jobs(args, rates):
+    """-> {arm: {seed: job}}, seeds in their order."""
+    jobs = {arm: {} for arm in args.arms}
+    for seed in range(FIRST_SEED, FIRST_SEED + args.seeds):
         for arm in args.arms:
-            if arm in REWARDS or i < ABLATION_SEEDS:
-                jobs.append(make_job(arm, seed, rates[arm], args, f"{arm}-seed{seed}"))
+            jobs[arm][seed] = make_job(arm, seed, rates[arm], args, f"race/{arm}/{seed}",
+                                       args.iterations)
     return jobs
 
 
-def search_jobs(args):
-    """-> the jobs of the search: every rate for every reward that moves a generator."""
-    searched = [arm for arm in args.arms if arm in REWARDS and moves(arm)]
-    jobs = []
-    for seed in SEARCH_SEEDS[:args.seeds]:
-        for arm in searched:
-            for rate in RATES:
-                name = f"{arm}-lr{rate}-seed{seed}"
-                jobs.append(make_job(arm, seed, rate, args, name, dev_every=2,
-                                     eval_every=args.iterations))
-    return jobs
+def seed_by_seed(jobs):
+    """{arm: {seed: job}} -> the jobs, all arms of a seed before the next: a race that was stopped
+    has treated all alike."""
+    each = []
+    for of_arm in jobs.values():
+        each += of_arm.values()
+    return sorted(each, key=lambda job: job.flags["seed"])
 
 
-def search_file():
-    """{world: {arm: what the search found}}"""
-    return DOCS / "race-search.json"
-
-
-def chosen_rate(arm, world):
-    """-> the generator learning rate of an arm as text, None if its generator does not move.
-
-    The search's on this world, else on the first one, else the default, which is said. Ablations
-    take influence's.
-    """
-    if not moves(arm):
-        return None
-    searched = read_json(search_file(), {})
-    reward = ARMS[arm]["reward"]
-    found = searched.get(world, {}).get(reward) or searched.get("toy", {}).get(reward)
-    if found:
-        return found["generator_lr"]
-
-    tqdm.write(f"{arm}: no search on the world {world} in {search_file().name}, "
-               f"so its generator_lr is the default {DEFAULT_RATE}")
-    return DEFAULT_RATE
-
-
-def read_json(path, otherwise=None):
-    if not os.path.exists(path):
-        return otherwise
-    return json.loads(Path(path).read_text(encoding="utf-8"))
-
-
-# ---------------------------------------------------------------- how far a run is
-
-def lines_of(run):
-    """Lines of the run's metrics.jsonl, as text; one that was cut short is left out."""
-    path = Path(run, "metrics.jsonl")
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [line for line in lines if line.endswith("\n")]
-
-
-def metrics_of(run):
-    return [json.loads(line) for line in lines_of(run)]
-
-
-def state(job):
-    """-> "new", "begun", "finished", or what the run in the job's folder has that the job does not
-    ask for."""
-    saved = read_json(Path(job.run, "config.json"))
-    if saved is None:
-        return "new"
-
-    asked = flags.from_flags({**job.flags, "run": job.run})
-    differ = []
-    for name in config.SETTINGS:
-        if name in saved and name not in MAY_DIFFER and not fits(getattr(asked, name), saved[name]):
-            differ.append(f"{name} {saved[name]}, not {getattr(asked, name)}")
-    if differ:
-        what = "; ".join(differ)
-        return f"{job.run} holds another run ({what}); give another --out, or move it away"
-
-    finished = len(lines_of(job.run)) >= job.flags["iterations"]
-    return "finished" if finished else "begun"
-
-
-def fits(asked, saved):
-    """Is the setting that a run saved the one that was asked for?
-
-    `auto` leaves it to the run, which settles it at its start and saves what it settled on.
-    Of a path the last two parts count, since the repository may have moved.
-
-    >>> fits("auto", "fp32"), fits("bf16", "fp32"), fits("/a/toy/dev.json", "/b/toy/dev.json")
-    (True, False, True)
-    """
-    return asked == "auto" or place(asked) == place(saved)
-
-
-def place(value):
-    return "/".join(Path(value).parts[-2:]) if isinstance(value, str) else value
-
-
-# ---------------------------------------------------------------- running it
-
-def run_all(jobs, args):
-    """Run what is not finished, args.jobs at a time -> the names of the runs that failed."""
-    os.makedirs(args.out, exist_ok=True)
-    todo, failed = what_is_left(jobs, args)
-    total = len(todo) * args.iterations
-    done = iterations_done(todo, args)
-    with (open(os.path.join(args.out, ".lock"), "w") as lock,
-          tqdm(total=total, initial=done, unit="iteration", disable=None) as bar):
-        hold(lock, args.out)
-        return failed + work_off(todo, args, lock, bar)
-
-
-def what_is_left(jobs, args):
-    """-> (jobs to start or resume, names of the runs whose folder holds another run); both said."""
-    states = {job: state(job) for job in jobs}
-    todo = [job for job in jobs if states[job] in ("new", "begun")]
-    finished = [job for job in jobs if states[job] == "finished"]
-    refused = [job for job in jobs if job not in todo and job not in finished]
-
-    for job in refused:
-        tqdm.write(f"not run: {states[job]}")
-    tqdm.write(f"{len(jobs)} runs in {args.out}: {len(finished)} finished, {len(todo)} to do, "
-               f"{args.jobs} at a time")
-    return todo, [job.run for job in refused]
-
-
-def iterations_done(jobs, args):
-    return sum(min(len(lines_of(job.run)), args.iterations) for job in jobs)
-
-
-def work_off(todo, args, lock, bar):
-    """Run the jobs -> the names of those that failed. One failure does not stop the others."""
-    waiting = list(todo)
-    running = {}                # {process: job}
-    failed = []
-    first = bar.n
-    started = time.time()
-    try:
-        while waiting or running:
-            while waiting and len(running) < args.jobs:
-                job = waiting.pop(0)
-                running[start(job, lock)] = job
-
-            time.sleep(POLL_SECONDS)
-            bar.n = iterations_done(todo, args)
-            bar.refresh()
-
-            pace = (time.time() - started) / max(1, bar.n - first)
-            ended = [process for process in running if process.poll() is not None]
-            for process in ended:
-                job = running.pop(process)
-                if not ended_well(job, process.returncode, args, pace * (bar.total - bar.n)):
-                    failed.append(job.run)
-    finally:
-        stop(running)
-    return failed
-
-
-def hold(lock, folder):
-    """One race in a folder at a time.
-
-    The runs inherit the lock, so it also holds while one of them outlives a race that was killed.
-    """
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f"{folder}: another race, or a run that it left behind, "
-                         "is still at work here")
-
-
-def start(job, lock):
-    """Start or resume the job's run -> its process. RUN/race.jsonl notes what code it runs."""
-    if os.path.exists(os.path.join(job.run, "config.json")):
-        words = ["--resume", job.run]
-    else:
-        words = [f"--{name}={value}" for name, value in job.flags.items()] + [f"--run={job.run}"]
-
-    os.makedirs(job.run, exist_ok=True)
-    note = {
-        "date": time.strftime("%Y-%m-%d %H:%M"),
-        "commit": commit(),
-        "command": ["train.py", *words],
-    }
-    with open(os.path.join(job.run, "race.jsonl"), "a") as f:
-        f.write(json.dumps(note) + "\n")
-
-    with open(f"{job.run}.log", "a") as log:
-        # A session of its own: Ctrl-C reaches the race alone, which passes it on.
-        return subprocess.Popen([sys.executable, str(TRAIN), *words], stdin=subprocess.DEVNULL,
-                                stdout=log, stderr=subprocess.STDOUT,
-                                env=os.environ | {"OMP_NUM_THREADS": "1"},
-                                pass_fds=(lock.fileno(),), start_new_session=True)
-
-
-def commit():
-    """-> the short hash of the code, with ", changed" if files that git knows differ from it;
-    "unknown" without git."""
-    try:
-        head = git("rev-parse", "--short", "HEAD")
-        changes = git("status", "--porcelain", "-uno", "--", "*.py", "toy")
-    except FileNotFoundError:
-        return "unknown"
-    if head.returncode:
-        return "unknown"
-    return head.stdout.strip() + (", changed" if changes.stdout.strip() else "")
-
-
-def git(*words):
-    return subprocess.run(["git", "-C", str(config.ROOT), *words], capture_output=True, text=True)
-
-
-def ended_well(job, code, args, left):
-    """Say how a run ended -> whether it is finished; then what is not needed any more goes.
-
-    left: seconds until the race ends.
-    """
-    name = os.path.basename(job.run)
-    how = state(job)
-    if code or how != "finished":
-        why = f"exit code {code}" if code else f"exit code 0, but it is not finished: {how}"
-        log = Path(f"{job.run}.log").read_text(encoding="utf-8", errors="replace")
-        end = "\n    ".join(log.splitlines()[-6:])
-        tqdm.write(f"{name} failed with {why}. The end of {job.run}.log:\n    {end}")
-        return False
-
-    lines = metrics_of(job.run)
-    minutes = sum(sum(line["seconds"].values()) for line in lines) / 60
-    last = lines[-1]["test_accuracy"]
-    test = "-" if last is None else f"{100 * last:.1f}"
-    tqdm.write(f"{name}: test {test} %, {minutes:.1f} min; "
-               f"about {tqdm.format_interval(left)} left")
-    if not args.keep:
-        for folder in DROPPED:
-            shutil.rmtree(os.path.join(job.run, folder), ignore_errors=True)
-    return True
-
-
-def stop(running):
-    """Ctrl-C for every run, and time to write what it has."""
-    for process in running:
-        process.send_signal(signal.SIGINT)
-    for process in running:
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
+def teacher_job(args, rate):
+    """The run whose generator the arm frozen takes, on a seed of the search."""
+    return make_job("influence", SEARCH_SEEDS[0], rate, args, TEACHER, args.iterations,
+                    keep=("generator",))
 
 
 # ---------------------------------------------------------------- the search
 
-def save_search(jobs, args):
-    """Write what the search found into docs/results/race-search.json, beside what it holds of other
-    arms and worlds; say it."""
-    found = read_json(search_file(), {})
-    for arm in dict.fromkeys(job.arm for job in jobs):
-        of_arm = [job for job in jobs if job.arm == arm]
-        if any(state(job) != "finished" for job in of_arm):
-            print(f"{arm}: not all its runs are finished, so nothing is chosen")
-            continue
-        found.setdefault(args.world, {})[arm] = choose(of_arm, args)
-    write_json(search_file(), found)
+def search_jobs(arm, rates, args):
+    """-> {rate: [a job of each search seed]}."""
+    iterations = min(args.iterations, ITERATIONS["search"])
+    jobs = {}
+    for rate in rates:
+        jobs[rate] = [make_job(arm, seed, rate, args, f"search/{arm}/{rate}/{seed}", iterations,
+                               dev_every=2, eval_every=iterations)
+                      for seed in SEARCH_SEEDS[:args.search_seeds]]
+    return jobs
 
 
-def choose(jobs, args):
-    """Finished jobs of one arm -> the rate with the best late dev accuracy, and what that was."""
-    dev = {rate: {} for rate in RATES}          # {rate: {seed: accuracy}}
-    for job in jobs:
-        dev[job.flags["generator_lr"]][job.seed] = late_dev_accuracy(job)
+def search(args, records):
+    """Search every arm whose generator moves, its grid widened until the best rate is not at the
+    edge -> {arm: {"generator_lr", "at_the_edge", "dev_accuracy": {rate: mean}}}, failed runs."""
+    rates = {arm: list(LADDER[FIRST_RATES]) for arm in args.arms if moves(arm)}
+    while True:
+        jobs = []
+        for arm in rates:
+            for of_rate in search_jobs(arm, rates[arm], args).values():
+                jobs += of_rate
+        jobs.sort(key=lambda job: job.flags["seed"])
+        failed = []
+        if not args.summary and records.left(jobs):
+            failed = run_all(jobs, records, args, plans(args))
+        if failed or records.left(jobs):
+            return {}, failed
 
-    means = {rate: np.mean(list(dev[rate].values())) for rate in RATES}
-    best = max(RATES, key=means.get)
-    at_the_edge = best in (RATES[0], RATES[-1])
-
-    said = "  ".join(f"{rate}: {mean:.3f}" for rate, mean in means.items())
-    edge = ", the edge of what was tried" if at_the_edge else ""
-    print(f"{jobs[0].arm:13}{said}  -> {best}{edge}")
-    return {
-        "generator_lr": best,
-        "at_the_edge": at_the_edge,
-        "iterations": args.iterations,
-        "dev_accuracy": dev,
-    }
+        found = {arm: choose(arm, rates[arm], args, records) for arm in rates}
+        wider = {arm: beyond(rates[arm], x["generator_lr"]) for arm, x in found.items()}
+        if not any(wider.values()):
+            return found, []
+        for arm, rate in wider.items():
+            if rate:
+                tqdm.write(f"{arm}: {found[arm]['generator_lr']} is best and lies at the edge, so "
+                           f"{rate} is tried")
+                rates[arm] = sorted([*rates[arm], rate], key=float)
 
 
-def late_dev_accuracy(job):
+def choose(arm, rates, args, records):
+    """-> the rate with the best late accuracy on the dev questions, and what all of them had."""
+    dev = {}
+    for rate, jobs in search_jobs(arm, rates, args).items():
+        dev[rate] = float(np.mean([late_dev_accuracy(records.of(job)) for job in jobs]))
+    best = max(rates, key=dev.get)
+    return {"generator_lr": best, "at_the_edge": best in (rates[0], rates[-1]),
+            "dev_accuracy": dev}
+
+
+def late_dev_accuracy(record):
     """Mean accuracy on the dev questions over the last third of the iterations."""
-    iterations = job.flags["iterations"]
-    late = [line for line in metrics_of(job.run) if 3 * line["iteration"] > 2 * iterations]
-    known = [line["dev_accuracy"] for line in late if line["dev_accuracy"] is not None]
-    return float(np.mean(known))
+    curve = record["dev_accuracy"]
+    late = [x for t, x in enumerate(curve, 1) if 3 * t > 2 * len(curve) and x is not None]
+    return float(np.mean(late))
 
 
-def write_json(path, content):
-    """Indented JSON with the innermost lists on one line, whole or not at all."""
-    text = json.dumps(content, indent=1)
-    text = re.sub(r"\[[^\[\]{}]*\]", lambda part: " ".join(part[0].split()), text)
-    Path(f"{path}.part").write_text(text + "\n", encoding="utf-8")
-    os.replace(f"{path}.part", path)
+def beyond(rates, best):
+    """The rate to try next, if the best of them lies at the edge and the ladder goes on; or None.
+
+    >>> beyond(["5e-5", "1.5e-4"], "1.5e-4"), beyond(["5e-5", "1.5e-4", "4.5e-4"], "1.5e-4")
+    ('4.5e-4', None)
+    """
+    place = LADDER.index(best)
+    if best == rates[-1] and place + 1 < len(LADDER):
+        return LADDER[place + 1]
+    if best == rates[0] and place > 0:
+        return LADDER[place - 1]
+    return None
+
+
+def chosen_rates(args, searched):
+    """-> {arm: its generator learning rate as text, or None if its generator does not move}.
+
+    Without a search of their own: those of the reported race on this world, else the default, which
+    is said.
+    """
+    published = (read_json(DOCS / f"{stem(args.world)}.json") or {}).get("search", {})
+    rates = {}
+    for arm in {*args.arms, "influence"}:
+        found = searched.get(arm) or published.get(arm)
+        rates[arm] = None
+        if moves(arm):
+            rates[arm] = found["generator_lr"] if found else DEFAULT_RATE
+            if not found and arm in args.arms:
+                tqdm.write(f"{arm}: not searched on the world {args.world}, so its generator_lr is "
+                           f"the default {DEFAULT_RATE}")
+    return rates
+
+
+# ---------------------------------------------------------------- the race
+
+def plans(args):
+    """-> {name: iterations of all its runs}, for the hours that are said."""
+    moving = sum(moves(arm) for arm in args.arms)
+    first = len(LADDER[FIRST_RATES]) * args.search_seeds
+    of_search = moving * first * min(args.iterations, ITERATIONS["search"])
+    found = {"search (without wider grids)": of_search} if of_search else {}
+    if args.what == "race":
+        found["race"] = len(args.arms) * args.seeds * args.iterations
+    return found
+
+
+def run_race(args, records, rates):
+    """Run what is missing of the race -> its jobs, the names of the runs that failed."""
+    jobs = race_jobs(args, rates)
+    failed = []
+    if not args.summary:
+        left = records.left(seed_by_seed(jobs))
+        if any(job.key.startswith("race/frozen/") for job in left):
+            failed += make_teacher(args, records, rates["influence"])
+        failed += run_all(seed_by_seed(jobs), records, args, plans(args))
+    return jobs, failed
+
+
+def make_teacher(args, records, rate):
+    """Its record is not enough: the frozen arm needs the generator that it left behind."""
+    job = teacher_job(args, rate)
+    if not os.path.isdir(os.path.join(job.folder(args.out), "generator")):
+        records.runs.pop(job.key, None)
+    return run_all([job], records, args)
 
 
 # ---------------------------------------------------------------- what came out
 
-def summarise(jobs, args):
-    """Write race.json, race.md and the figures from the finished runs; print the table and what it
-    says."""
-    done = [job for job in jobs if state(job) == "finished"]
-    if not done:
-        raise InputError(f"{args.out}: no finished run to sum up")
-    whole = args.whole and len(done) == len(jobs)
+def summarise(jobs, searched, args, records):
+    """Write the results into the JSON, the table and the figure beside it; print the table and what
+    it says."""
+    arms = arms_of(jobs, records)
+    if not arms:
+        raise InputError(f"{records.path}: no finished run to sum up")
+    n = sum(len(x["keys"]) for x in arms.values())
+    planned = sum(map(len, jobs.values()))
 
-    found = about(args, done, jobs) | standings(arms_of(done, args), args.iterations, EVAL_EVERY)
-    found["hours"] = round(sum(x["hours"] for x in found["arms"].values()), 2)
+    # of arms that are not asked for now, the search stays known
+    searched = records.found.get("search", {}) | searched
+    found = about(args, records) | {"runs_done": f"{n} of {planned}", "search": searched}
+    found |= standings(arms, records.runs)
+    found["hours"] = round(sum(x["hours"] for x in records.runs.values()), 2)
     published = read_json(DOCS / f"{stem(args.world)}.json")
-    if published and not whole:
+    if not args.reported and published and "pairs" in published:
         found["conclusion"].append(agreement(found, published))
+    records.save(**found)
 
-    base = str(DOCS / stem(args.world)) if whole else os.path.join(args.out, "race")
+    base = os.path.splitext(records.path)[0]
     sentences = "\n".join(found["conclusion"])
-    text = f"{table(found)}\n\n{sentences}\n\n{small_print(found)}\n"
-    write_json(f"{base}.json", found)
+    text = f"{table(found)}\n\n{sentences}\n\n{searches(searched)}{small_print(found)}\n"
     Path(f"{base}-tables.md").write_text(text, encoding="utf-8")
-    print(f"\n{text}\n{base}.json, {base}-tables.md")
-    draw_figures(f"{base}.json")
+    print(f"\n{text}\n{records.path}, {base}-tables.md")
+    if args.reported:
+        fill_page(f"{base}.md", "results", text)
+    # Of a race in docs/ that is not whole, the figure waits: README shows it.
+    if not args.reported or set(arms) == set(ARMS) and n == len(ARMS) * SEEDS:
+        draw_figures(str(records.path))
 
 
-def arms_of(done, args):
-    """Finished jobs -> {arm: what standings.standings needs of it}, in the order asked for."""
+def arms_of(jobs, records):
+    """-> {arm: what standings needs of it} of the arms that have a finished run."""
     arms = {}
-    for arm in args.arms:
-        jobs = [job for job in done if job.arm == arm]
-        if jobs:
-            arms[arm] = {
-                "ablation": arm in ABLATIONS,
-                "flags": ARMS[arm],
-                "generator_lr": jobs[-1].flags.get("generator_lr"),
-                "runs": {job.seed: metrics_of(job.run) for job in jobs},
-            }
+    for arm, of_arm in jobs.items():
+        keys = {seed: job.key for seed, job in of_arm.items() if records.of(job)}
+        if keys:
+            first = next(iter(of_arm.values()))
+            arms[arm] = {"ablation": arm not in RANKED, "flags": ARMS[arm], "keys": keys,
+                         "generator_lr": first.flags.get("generator_lr")}
     return arms
 
 
@@ -469,30 +286,28 @@ def draw_figures(path):
     figures.main(["race", path])
 
 
-def about(args, done, jobs):
-    """-> where the results come from: world, date, commits, machine."""
-    # Here, not at the top: it needs torch, which running the race does not.
-    from tools.bench import machine
-
-    here = {name: value for name, value in machine().items() if name not in ("load", "threads")}
+def about(args, records):
+    """-> where the results come from."""
+    runs = records.runs.values()
     return {
         "world": args.world,
-        "date": time.strftime("%Y-%m-%d"),
-        "commits": commits_of(done) or ["unknown"],
-        "runs": f"{len(done)} of {len(jobs)}",
-        "search_seeds": list(SEARCH_SEEDS),
-        "machine": here,
+        "date": max(x["date"] for x in runs),
+        "commits": sorted({x["commit"] for x in runs}),
+        "search_seeds": list(SEARCH_SEEDS[:args.search_seeds]),
+        "machines": sorted({x["cpu"] for x in runs}),
     }
 
 
-def commits_of(jobs):
-    """-> the commits that their runs noted, sorted."""
-    commits = set()
-    for job in jobs:
-        path = Path(job.run, "race.jsonl")
-        if path.exists():
-            commits |= {json.loads(line)["commit"] for line in path.read_text().splitlines()}
-    return sorted(commits)
+def searches(searched):
+    """What the search found, a line an arm."""
+    lines = []
+    for arm, x in searched.items():
+        said = ", ".join(f"{rate}: {100 * dev:.1f}" for rate, dev in x["dev_accuracy"].items())
+        edge = " (the edge of all that was tried)" if x["at_the_edge"] else ""
+        lines.append(f"- {arm}: {x['generator_lr']}{edge}, of {said}")
+    if not lines:
+        return ""
+    return "Generator learning rates by dev accuracy, percent:\n\n" + "\n".join(lines) + "\n\n"
 
 
 def small_print(found):
@@ -500,10 +315,11 @@ def small_print(found):
     last = max(max(x["seeds"]) for x in found["arms"].values())
     return (f"Percent: mean [95 % interval over seeds {first} to {last}]. Differences are paired "
             f"by seed, p is that of flipping their signs. Keys, target share and valid: means of "
-            f"the last five iterations.\n"
-            f"World {found['world']}, {found['iterations']} iterations, {found['runs']} runs, "
-            f"{found['hours']} hours of one core, commit {'; '.join(found['commits'])}, "
-            f"{found['date']}, {found['machine']['cpu']}.")
+            f"the last five iterations. Tokens x, seconds x: times influence's on the same seed, "
+            f"where both get there.\n"
+            f"World {found['world']}, {found['iterations']} iterations, {found['runs_done']} runs, "
+            f"{found['hours']} hours of one core with the search, commit "
+            f"{'; '.join(found['commits'])}, {found['date']}, {', '.join(found['machines'])}.")
 
 
 def stem(world):
@@ -515,92 +331,126 @@ def stem(world):
     return "race" + world.removeprefix("toy")
 
 
+# ---------------------------------------------------------------- do three rows come out?
+
+def check_rows(args, records, rates):
+    """Rerun args.check rows of the table from scratch, drawn by chance unless --arms names them ->
+    the names of the runs that failed. What came out goes into the JSON, too."""
+    rows = records.found.get("arms", {})
+    if not rows:
+        raise InputError(f"{records.path}: holds no race to check; python -m studies.race runs one")
+    if not args.chosen_arms:
+        args.arms = random.sample(sorted(rows), min(args.check, len(rows)))
+    args = replace_out(args, f"{args.out}-check-{time.strftime('%Y%m%d-%H%M%S')}")
+    again = Records(os.path.join(args.out, "check.json"))
+    jobs, failed = run_race(args, again, rates)
+
+    verdicts = {}
+    for arm in args.arms:
+        done = {seed: again.of(job) for seed, job in jobs[arm].items()}
+        done = {seed: record for seed, record in done.items() if record}
+        if done and arm in rows:
+            verdicts[arm] = compare_row(arm, done, rows[arm], records)
+    checks = records.found.get("checks", [])
+    checks.append({"date": time.strftime("%Y-%m-%d"), "commit": frozen.commit(), "cpu": cpu(),
+                   "rows": verdicts})
+    records.save(checks=checks)
+    return failed
+
+
+def compare_row(arm, done, row, records):
+    """Say whether the mean of a row that was run again lies in the interval of the table."""
+    before = final_measure(runs_of(row, records.runs))
+    after = final_measure(done)
+    mean = float(np.mean(list(after.values())))
+    low, high = row["final"]["low"], row["final"]["high"]
+    inside = low is not None and low <= mean <= high
+    same = sum(after[seed] == before.get(seed) for seed in after)
+    moved = interval([after[seed] - before[seed] for seed in after if seed in before])
+    print(f"{arm}: {100 * mean:.1f} on {len(after)} seeds, recorded {points(row['final'], '')}: "
+          f"{'within' if inside else 'NOT within'} the interval; {same} of {len(after)} seeds give "
+          f"the very same number, the difference on a seed is {points(moved)}")
+    return {"mean": mean, "recorded": row["final"], "within": inside, "same": same,
+            "seeds": list(after), "moved": moved}
+
+
+def replace_out(args, out):
+    return type(args)(**vars(args) | {"out": out, "search_seeds": 0})
+
+
 # ---------------------------------------------------------------- the command
-
-def cores():
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
 
 def read_flags(argv):
     parser = Parser("python -m studies.race", __doc__)
     parser.add_argument("what", nargs="?", default="race", choices=("race", "search"))
     parser.add_argument("--quick", action="store_true",
-                        help="the rewards alone, fewer seeds and iterations")
-    parser.add_argument("--summary", action="store_true",
-                        help="run nothing, sum up what is there")
-    parser.add_argument("--arms", help=f"comma-separated, among {', '.join(ARMS)}")
-    parser.add_argument("--seeds", type=int, help="how many; ablations have at most 5")
-    parser.add_argument("--iterations", type=int)
+                        help="seven arms, fewer seeds and iterations, no search")
+    parser.add_argument("--check", type=int, default=0, metavar="N",
+                        help="run N rows of the table again from scratch, drawn by chance, or "
+                             "those of --arms")
     parser.add_argument("--world", default="toy", help="toy or toy-hard")
-    parser.add_argument("--jobs", type=int, default=cores(),
-                        help="runs at a time; never more than the cores it may use")
-    parser.add_argument("--out", help="folder of the runs; default runs/race, runs/race-hard, "
-                                      "with -quick or -search behind it")
-    parser.add_argument("--keep", action="store_true",
-                        help="keep the checkpoints and models of finished runs")
-    return check(fill_in(parser.parse_args(argv)))
+    parser.add_argument("--search_seeds", type=int,
+                        help="how many of the search; 0: the rates of the reported race, else the "
+                             "default")
+    add_flags(parser)
+    return settle(parser.parse_args(argv))
 
 
-def fill_in(args):
-    """What was not given -> the plan's."""
-    as_planned = (args.arms, args.seeds, args.iterations) == (None, None, None)
-    args.whole = args.what == "race" and not args.quick and as_planned
-
-    plan = PLANS["quick" if args.quick and args.what == "race" else args.what]
-    if args.seeds is None:
-        args.seeds = plan["seeds"]
-    if args.iterations is None:
-        args.iterations = plan["iterations"]
-    if args.arms:
-        args.arms = args.arms.split(",")
-    else:
-        args.arms = list(REWARDS if args.quick else ARMS)
-    args.out = args.out or f"runs/{stem(args.world)}{plan['out']}"
-    args.jobs = max(1, min(args.jobs, cores()))
-    return args
-
-
-def check(args):
+def settle(args):
+    """What was not given -> the plan's. InputError for what cannot be."""
+    args.chosen_arms = args.arms is not None
+    args.arms = args.arms.split(",") if args.arms else list(QUICK if args.quick else ARMS)
     for arm in args.arms:
         if arm not in ARMS:
             raise InputError(f"--arms {arm}: expected some of {', '.join(ARMS)}")
     worlds = [name for name in presets.PRESETS if name.startswith("toy")]
     if args.world not in worlds:
         raise InputError(f"--world {args.world}: expected one of {', '.join(worlds)}")
-    if args.seeds < 1 or args.iterations < 1:
-        raise InputError(f"--seeds {args.seeds} --iterations {args.iterations}: "
-                         "expected at least 1 of each")
+
+    planned = args.iterations is None and not args.quick
+    if args.iterations is None:
+        args.iterations = ITERATIONS["quick" if args.quick else "race"]
+    if args.seeds is None:
+        args.seeds = 3 if args.quick else SEEDS
+    if args.search_seeds is None:
+        args.search_seeds = len(SEARCH_SEEDS) if planned else 0
+    if not 0 <= args.search_seeds <= len(SEARCH_SEEDS):
+        raise InputError(f"--search_seeds {args.search_seeds}: expected 0 to {len(SEARCH_SEEDS)}")
+
+    args.out = args.out or f"runs/{stem(args.world)}{'-quick' if args.quick else ''}"
     folder_to_write("--out", args.out)
+    # A file that is not in docs/ is a trial: no commit binds it.
+    args.reported = planned and args.file is None
+    args.file = args.file or (DOCS / f"{stem(args.world)}.json" if planned
+                              else os.path.join(args.out, "race.json"))
+    folder_to_write("--file", os.path.dirname(args.file) or ".")
+    args.jobs = max(1, min(args.jobs, cores()))
     return args
 
 
+def play(argv):
+    args = read_flags(argv)
+    records = Records(args.file)
+    if args.reported and not args.summary and not args.check:
+        records.save(frozen=frozen.freeze(records.found.get("frozen"), args.file))
+
+    if args.check:
+        return check_rows(args, records, chosen_rates(args, records.found.get("search", {})))
+    searched, failed = search(args, records) if args.search_seeds else ({}, [])
+    if failed or args.what == "search":
+        records.save(search=records.found.get("search", {}) | searched)
+        print(searches(searched))
+        return failed
+    if args.search_seeds and not searched and any(map(moves, args.arms)):
+        raise InputError(f"{args.file}: its search is not finished; python -m studies.race goes on")
+    jobs, failed = run_race(args, records, chosen_rates(args, searched))
+    summarise(jobs, searched, args, records)
+    return failed
+
+
 def main(argv=None):
-    """-> exit code: 0, 1 if a run failed, 2 for wrong input, 130 after Ctrl-C."""
-    # Also where the shell had SIGINT ignored, in us and so in the runs.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-
-    failed = []
-    try:
-        args = read_flags(argv)
-        jobs = search_jobs(args) if args.what == "search" else race_jobs(args)
-        if not args.summary:
-            failed = run_all(jobs, args)
-        if failed:
-            print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
-
-        if args.what == "search":
-            save_search(jobs, args)
-        else:
-            summarise(jobs, args)
-    except InputError as error:
-        complain(str(error))
-        return 1 if failed else 2
-    except KeyboardInterrupt:
-        print("\nstopped. The same command goes on from here.", file=sys.stderr)
-        return 130
-    return 1 if failed else 0
+    """-> exit code, as studies.runs.command says."""
+    return command(play, argv)
 
 
 if __name__ == "__main__":

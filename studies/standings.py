@@ -13,10 +13,10 @@
     curve               (S, T or E)     a metric: a list per seed, an entry per iteration or
                                         evaluation; None where there is none
 
-The final measure is the test accuracy after the last iteration; beside it stands the mean of the
-last three evaluations. Two arms are told apart if the paired t-test has p < 0.05 after Holm's
-correction for all the pairs of its family: all pairs of rewards are one family, the ablations
-against influence another.
+The final measure is the test accuracy after the last iteration. What it costs to reach 75 % is
+counted in tokens and seconds, a straight line between two evaluations. Two arms are told apart if
+the paired t-test has p < 0.05 after Holm's correction for all the pairs of its family: all pairs of
+ways to pay a generator are one family, the other arms against influence another.
 
 Departs from the textbook: a standard deviation below one test question counts as one. Accuracies
 move in such steps, so a few seeds can differ by the same amount: an interval of no width.
@@ -28,6 +28,9 @@ import numpy as np
 
 # one of the test questions of the embedded world
 STEP = 1 / 400
+# the test accuracy whose price is asked
+THRESHOLD = 0.75
+# the first once an evaluation, the others once an iteration
 METRICS = ("test_accuracy", "key_accuracy", "target_share", "valid_share", "solved_share")
 
 
@@ -147,90 +150,76 @@ def compare(final, pairs):
 
 # ---------------------------------------------------------------- results
 
-def standings(arms, iterations, eval_every):
-    """{arm: {"ablation": bool, "runs": {seed: lines of metrics.jsonl}, ...}} -> race.json's
+def standings(arms, runs):
+    """{arm: {"ablation": bool, "keys": {seed: key}, ...}}, {key: record} -> the results
     {"conclusion", "iterations", "evaluated", "pairs", "arms"}.
 
     Whatever else an arm brings is passed on. All runs have the same iterations and evaluations.
     """
-    evaluated = [0]
-    for t in range(1, iterations + 1):
-        if t % eval_every == 0 or t == iterations:
-            evaluated.append(t)
-
-    final = {arm: final_measure(x["runs"]) for arm, x in arms.items()}
+    final = {arm: final_measure(runs_of(x, runs)) for arm, x in arms.items()}
     rewards = [arm for arm in arms if not arms[arm]["ablation"]]
     ablations = [arm for arm in arms if arms[arm]["ablation"]]
     with_influence = [(arm, "influence") for arm in ablations if "influence" in arms]
 
+    evaluated = next(iter(runs_of(next(iter(arms.values())), runs).values()))["evaluated"]
     found = {
-        "iterations": iterations,
+        "iterations": evaluated[-1],
         "evaluated": evaluated,
         "pairs": {
             "rewards": compare(final, itertools.combinations(rewards, 2)),
             "ablations": compare(final, with_influence),
         },
-        "arms": {arm: standing(arm, x, final, evaluated) for arm, x in arms.items()},
+        "arms": {},
     }
+    costs = {arm: costs_of(runs_of(x, runs)) for arm, x in arms.items()}
+    for arm, x in arms.items():
+        found["arms"][arm] = standing(arm, x, runs_of(x, runs), final, costs)
     return {"conclusion": conclusion(found)} | found
 
 
+def runs_of(arm, runs):
+    """An arm of the results -> {seed: record}. In a file the seeds are text."""
+    return {int(seed): runs[key] for seed, key in arm["keys"].items()}
+
+
 def final_measure(runs):
-    """{seed: lines} -> {seed: test accuracy after the last iteration}."""
-    return {seed: lines[-1]["test_accuracy"] for seed, lines in runs.items()}
+    """{seed: record} -> {seed: test accuracy after the last iteration}."""
+    return {seed: record["test_accuracy"][-1] for seed, record in runs.items()}
 
 
-def standing(arm, x, final, evaluated):
+def standing(arm, x, runs, final, costs):
     """One arm: where it ended, how far from the fixed generator and from influence seed by seed,
-    its curves."""
-    runs = list(x["runs"].values())
-    curves = curves_of(runs, evaluated)
-    last_three = [float(np.mean(values[1:][-3:])) for values in curves["test_accuracy"]]
-    late = {metric: late_mean(curves[metric]) for metric in METRICS if metric != "test_accuracy"}
-
+    what it cost."""
+    records = list(runs.values())
+    last_three = [float(np.mean(record["test_accuracy"][1:][-3:])) for record in records]
     against = {}
     for other in ("fixed", "influence"):
         if other in final and other != arm:
             against[other] = paired(final[arm], final[other])
 
-    brought = {name: value for name, value in x.items() if name != "runs"}
-    return brought | {
-        "seeds": list(x["runs"]),
-        "hours": hours(runs),
+    return x | {
+        "seeds": list(runs),
+        "hours": round(sum(record["hours"] for record in records), 3),
         "final": interval(list(final[arm].values())),
         "last_three": interval(last_three),
-        "late": late,
+        "late": {metric: late_mean(values_of(records, metric)) for metric in METRICS[1:]},
         "against": against,
-        "curves": curves,
+        "cost": cost(costs[arm], costs.get("influence", {}), arm),
     }
 
 
-def hours(runs):
-    lines = itertools.chain(*runs)
-    return round(sum(sum(line["seconds"].values()) for line in lines) / 3600, 3)
+def curves(found, arm):
+    """-> {metric: (S, T or E)} of an arm of a results file."""
+    x = found["arms"][arm]
+    if "curves" in x:
+        # a file of the first race
+        return x["curves"]
+    records = runs_of(x, found["runs"]).values()
+    return {metric: values_of(records, metric) for metric in METRICS}
 
 
-def curves_of(runs, evaluated):
-    """Lines of S runs -> {metric: (S, T)}; of the test accuracy (S, E), the anchor's first."""
-    curves = {}
-    for metric in METRICS:
-        curves[metric] = [curve_of(lines, metric) for lines in runs]                # (S, T)
-    curves["test_accuracy"] = [evaluations(lines, evaluated) for lines in runs]     # (S, E)
-    return curves
-
-
-def curve_of(lines, metric):
-    return [rounded(line.get(metric)) for line in lines]
-
-
-def evaluations(lines, evaluated):
-    anchor = lines[0]["test_accuracy_anchor"]
-    after = [lines[t - 1]["test_accuracy"] for t in evaluated[1:]]
-    return [rounded(value) for value in [anchor, *after]]
-
-
-def rounded(value):
-    return None if value is None else round(value, 5)
+def values_of(records, metric):
+    return [record[metric] for record in records]
 
 
 def late_mean(curve, iterations=5):
@@ -239,6 +228,56 @@ def late_mean(curve, iterations=5):
     for values in curve:
         late += [value for value in values[-iterations:] if value is not None]
     return float(np.mean(late)) if late else None
+
+
+# ---------------------------------------------------------------- what it costs to get there
+
+def costs_of(runs):
+    """{seed: record} -> {seed: (tokens, seconds) to reach the threshold, or None}."""
+    found = {}
+    for seed, record in runs.items():
+        place = reached(record["test_accuracy"])
+        found[seed] = None
+        if place is not None:
+            found[seed] = at(record["tokens"], place), at(record["seconds"], place)
+    return found
+
+
+def reached(accuracy, threshold=THRESHOLD):
+    """Evaluations -> where they first reach the threshold, a straight line between two; or None.
+
+    >>> reached([0.4, 0.7, 0.8, 0.6]), reached([0.4, 0.5])
+    (1.5, None)
+    """
+    for i, x in enumerate(accuracy):
+        if x >= threshold:
+            before = accuracy[i - 1] if i else threshold
+            return i - round((x - threshold) / (x - before), 9) if i else 0.0
+    return None
+
+
+def at(values, place):
+    """A value between two of a list.
+
+    >>> at([0, 10, 30], 1.5)
+    20.0
+    """
+    return float(np.interp(place, range(len(values)), values))
+
+
+def cost(mine, influence, arm):
+    """-> how many seeds reach the threshold, tokens and seconds until then, and what of
+    influence's that is: geometric means of ratios on the same seed, where both reach it."""
+    there = {seed: x for seed, x in mine.items() if x}
+    shared = [seed for seed in there if influence.get(seed) and arm != "influence"]
+    found = {"reached": len(there), "of": len(mine)}
+    for i, name in enumerate(("tokens", "seconds")):
+        found[name] = interval([there[seed][i] for seed in there])
+        logs = interval([math.log(there[seed][i] / influence[seed][i]) for seed in shared])
+        ratio = {part: None if logs[part] is None else math.exp(logs[part])
+                 for part in ("mean", "low", "high")}
+        found[f"{name}_ratio"] = ratio | {"n": logs["n"]}
+    return found
 
 
 # ---------------------------------------------------------------- in words
@@ -336,9 +375,10 @@ def points(x, sign="+"):
 
 # ---------------------------------------------------------------- as a table
 
-COLUMNS = ("arm", "generator lr", "seeds", "test accuracy", "last three evaluations",
-           "minus fixed", "minus influence", "ahead of influence",
-           "right keys", "target share", "valid")
+COLUMNS = ("arm", "generator lr", "seeds", "test accuracy", "minus fixed", "minus influence",
+           "ahead of influence", "right keys", "target share", "valid",
+           f"reach {100 * THRESHOLD:.0f} %", "million tokens until then", "minutes", "tokens x",
+           "seconds x")
 
 
 def table(found):
@@ -360,7 +400,20 @@ def cells(arm, x):
         wins = f"{influence['wins']} of {influence['n']}, p {p}"
 
     late = [x["late"][metric] for metric in ("key_accuracy", "target_share", "valid_share")]
-    return (arm, x["generator_lr"] or "-", str(len(x["seeds"])),
-            points(x["final"], ""), points(x["last_three"], ""),
+    cost = x["cost"]
+    return (arm, x["generator_lr"] or "-", str(len(x["seeds"])), points(x["final"], ""),
             points(fixed) if fixed else "-", points(influence) if influence else "-", wins,
-            *[percent(value) for value in late])
+            *[percent(value) for value in late],
+            f"{cost['reached']} of {cost['of']}",
+            amount(cost["tokens"], 1e-6), amount(cost["seconds"], 1 / 60),
+            amount(cost["tokens_ratio"]), amount(cost["seconds_ratio"]))
+
+
+def amount(x, unit=1.0):
+    """mean [low, high] of something that is no share; - without."""
+    if x["mean"] is None:
+        return "-"
+    mean = f"{unit * x['mean']:.2f}"
+    if x["low"] is None:
+        return mean
+    return f"{mean} [{unit * x['low']:.2f}, {unit * x['high']:.2f}]"

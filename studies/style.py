@@ -26,6 +26,10 @@ LOOKS = {
     "batch_std":    ("#009E73", DOT),
     "none":         ("#CC79A7", LONG),
     "dev_only":     ("#E69F00", DENSE),
+    "frozen":       ("#777777", DASH),
+    "mixed":        ("#999933", DASH),
+    "preconditioned_dot": ("#009E73", DOT),
+    "dot":          ("#CC79A7", LONG),
 }
 BASE = ("#777777", DOT)
 # of methods with other names, in their order

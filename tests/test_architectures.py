@@ -17,6 +17,7 @@ REFUSED = {
     "gemma4_text": "per-layer attribute"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", EXACT)
 def test_what_is_taken_computes_its_own_log_probs(kind):
     verdict, words = architectures.judged(kind)

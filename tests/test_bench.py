@@ -3,12 +3,13 @@
 The models have two layers. No speed is tested.
 """
 import json
+import sys
 from argparse import Namespace
 
 import pytest
 import torch
 
-from tools import baselines, bench
+from tools import baselines, bench, fused, peers
 from data import InputError
 from fakes import gradients
 from influence import dev_gradient
@@ -108,6 +109,73 @@ def test_trl_takes_the_same_step(world):
     results = run_all(bench.update_stage(world, ARGS))
     assert set(results) == {"ours", "padded", "trl"}
     assert (results["trl"] - results["ours"]).norm() < 1e-4 * results["ours"].norm()
+
+
+def test_fused_sums_are_our_sums(world):
+    """Uncompiled, since that is the same formula; the bench compares the compiled ones."""
+    ours = fused.influence_scores(world.policy, world.answers, world.A, world.g_dev, world.cfg)[0]
+    theirs = fused.scores_by(fused.sums_by(fused.line_sums), world)
+    assert ours.abs().min() > 0 and torch.allclose(theirs, ours, rtol=1e-5, atol=1e-7)
+    assert fused.scores_by(fused.no_sums, world).abs().max() == 0
+
+
+def test_without_a_compiler_compiled_sums_are_a_line(world, monkeypatch):
+    monkeypatch.setattr(fused.shutil, "which", lambda name: None)
+    result = bench.measure(bench.sums_stage(world, ARGS), 1)
+    assert list(result["seconds"]) == ["ours", "without", "bare"]
+    assert "g++ is not here" in result["skipped"]["compiled"]
+
+
+def test_bergson_answers_the_same_question(world):
+    pytest.importorskip("bergson")
+    theirs = peers.bergson_scores(world)
+    assert theirs.abs().min() > 0 and torch.allclose(theirs, peers.linear_scores(world), atol=1e-6)
+    assert all(p.requires_grad and p.grad is None for p in world.policy.params)
+
+
+def test_dattri_answers_the_same_question_without_adam(world):
+    pytest.importorskip("dattri")
+    theirs = peers.dattri_scores(world)
+    assert theirs.abs().min() > 0 and torch.allclose(theirs, peers.raw_cosine(world), atol=1e-6)
+
+
+def test_a_peer_that_is_not_installed_is_a_line_with_the_command(world, monkeypatch, capsys):
+    for name in ("bergson", "dattri"):
+        monkeypatch.setitem(sys.modules, name, None)
+        monkeypatch.setitem(sys.modules, f"{name}.algorithm.tracin", None)
+    stage = bench.peers_stage(world, ARGS)
+    result = bench.measure(stage, 1)
+    assert list(result["seconds"]) == ["ours", "ours, cosine"]
+    bench.show(stage, result)
+    printed = capsys.readouterr().out
+    assert "bergson               skipped: not installed: pip install bergson (" in printed
+    assert "dattri                skipped: not installed: pip install dattri (" in printed
+
+    rho = result["agreement"]["ours, cosine / ours"]
+    assert -1 <= rho < 1 and f"{rho:10.2f}     agreement of ranks" in printed
+
+
+def test_the_linear_scores_are_our_scores_where_the_history_is_long(world):
+    """Beside a long history a question's own square is nothing. With g_dev of the other weights
+    at zero, products agree, and norms are taken over linear layers by hand.
+    """
+    linear = set(peers.linear_layers(world.policy).values())
+    for i, g in enumerate(world.g_dev):
+        if i not in linear:
+            g.zero_()
+    for p in world.policy.params:
+        state = world.policy.optimizer.state[p]
+        state["exp_avg_sq"].fill_(1.0)
+        state["step"].fill_(10 ** 6)
+
+    cfg = bench.replace(world.cfg, similarity="preconditioned_dot")
+    ours = bench.influence_scores(world.policy, world.answers, world.A, world.g_dev, cfg)[0]
+    dots, norms = [], []
+    for q in range(len(world.answers)):
+        g_q = baselines.question_gradient(world, q, peers.denominator(world))
+        norms.append(baselines.norm([g_q[i] for i in linear]))
+        dots.append(peers.linear_scores(world)[q] * norms[-1] * baselines.norm(world.g_dev))
+    assert torch.allclose(torch.stack(dots), ours, rtol=1e-3)
 
 
 def test_a_step_with_copied_keys_is_our_step(world):

@@ -215,7 +215,8 @@ def one_by_one(monkeypatch):
 
 WAYS = pytest.mark.parametrize(
     "tokens, piece",
-    [pytest.param(None, 7, marks=pytest.mark.slow), (512, 2**18), (512, 77), (1, 500)],
+    [pytest.param(None, 7, marks=pytest.mark.slow), (512, 2**18),
+     pytest.param(512, 77, marks=pytest.mark.slow), pytest.param(1, 500, marks=pytest.mark.slow)],
     ids=["one by one", "in blocks", "in small pieces", "in blocks of one"],
 )
 

@@ -101,6 +101,7 @@ def test_sampling_is_played_through_as_it_happens(make_policy, rows, n, tokens):
     assert counter.get_total_flops() == formulas.sampling_flops(shape_for(policy), y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", [60, 90, 1000])
 def test_rows_end_to_end_are_played_through_as_they_happen(make_policy, monkeypatch, room):
     """Steps, rows and tokens of each, prefills, layouts: of the flat cache itself, which is small
@@ -346,6 +347,7 @@ def test_more_gpus_hold_less_each_and_take_less_time():
     assert large["influence"].flops == pytest.approx(small["influence"].flops, rel=0.03)
 
 
+@pytest.mark.slow
 def test_scoring_together_holds_less_and_is_what_auto_means_for_8b():
     """It is not faster on more GPUs: 16 ranks cannot divide 8 answers, and two nodes are slow to
     gather from."""
@@ -397,6 +399,7 @@ def write_run(folder):
     return [word for name, file in files.items() for word in (f"--{name}", str(folder / file))]
 
 
+@pytest.mark.slow
 def test_the_command_prints_every_stage_and_whether_it_fits(capsys, tmp_path):
     flags = write_run(tmp_path)
     plan.main(["--gpus", "2", "--gpu_gb", "100", *flags])

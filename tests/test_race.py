@@ -1,8 +1,9 @@
-"""The race runs what it says, once, whatever stops it on the way; its statistics are those of a
-textbook."""
+"""The race runs what it says, once, whatever stops it on the way, and goes on from its JSON file
+alone; its statistics are those of a textbook."""
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import pytest
 
 import config
 from engine import flags, presets
-from studies import figures, race, standings
+from studies import figures, race, runs, standings
+from studies.records import Records, read_json, record_of
 
 # runs and processes of their own
 pytestmark = pytest.mark.slow
@@ -37,12 +39,13 @@ def note(text):
     with open(os.path.join(cfg.run, "notes"), "a") as f:
         f.write(text + "\\n")
 
-os.makedirs(os.path.join(cfg.run, "checkpoint"), exist_ok=True)
+for made in ("checkpoint", "generator"):
+    os.makedirs(os.path.join(cfg.run, made), exist_ok=True)
 settled.save(os.path.join(cfg.run, "config.json"))
 done = len(open(path).readlines()) if cfg.resume and os.path.exists(path) else 0
 note(f"{{'resumed' if cfg.resume else 'new'}} {{done}} {{time.time()}}")
-good = {{"influence": 0.8, "spice": 0.6, "fixed": 0.5}}[cfg.reward] + 0.01 * (cfg.seed % 7)
-spoilt = os.path.join(os.path.dirname(cfg.run), "spice-fails")
+good = {{"spice": 0.6, "fixed": 0.5}}.get(cfg.reward, 0.8) + 0.01 * (cfg.seed % 7)
+spoilt = os.path.join({folder!r}, "spice-fails")
 try:
     for t in range(done + 1, cfg.iterations + 1):
         time.sleep({wait})
@@ -57,7 +60,10 @@ try:
             target_share=None,
             valid_share=0.9,
             solved_share=0.5,
-            seconds=dict(answer=1.0),
+            tokens_sampled=100,
+            tokens_trained=50,
+            tokens_tested=20,
+            seconds=dict(answer=1.0, evaluate=1.0),
         )
         with open(path, "a") as f:
             f.write(json.dumps(line) + "\\n")
@@ -78,10 +84,11 @@ def out(tmp_path, monkeypatch):
 
 def pretend(folder, put, wait=0.0):
     (folder / "docs").mkdir(exist_ok=True)
-    (folder / "train.py").write_text(FAKE.format(root=str(config.ROOT), wait=wait))
-    put(race, "TRAIN", folder / "train.py")
+    (folder / "train.py").write_text(FAKE.format(root=str(config.ROOT), wait=wait,
+                                                 folder=str(folder)))
+    put(runs, "TRAIN", folder / "train.py")
     put(race, "DOCS", folder / "docs")
-    put(race, "POLL_SECONDS", 0.02)
+    put(runs, "POLL_SECONDS", 0.02)
     put(race, "draw_figures", lambda path: None)
 
 
@@ -92,7 +99,8 @@ def go(out, *flags, arms="influence,fixed", seeds=2, iterations=6):
 
 def notes(out, name):
     """What the fake run wrote: its starts, resumes and interruptions, without the times."""
-    path = out / name / "notes"
+    arm, seed = name.split("-seed")
+    path = out / "race" / arm / seed / "notes"
     if not path.exists():
         return []
     lines = path.read_text().splitlines()
@@ -109,50 +117,75 @@ def args_of(*flags):
     return race.read_flags(list(flags))
 
 
+RATES = {arm: "1.5e-4" if race.moves(arm) else None for arm in race.ARMS}
+
+
+def jobs_of(*flags):
+    return race.seed_by_seed(race.race_jobs(args_of(*flags), RATES))
+
+
+def searched_jobs(args):
+    found = []
+    for arm in filter(race.moves, args.arms):
+        for jobs in race.search_jobs(arm, race.LADDER[race.FIRST_RATES], args).values():
+            found += jobs
+    return found
+
+
+def arm_of(job):
+    return job.key.split("/")[1]
+
+
 def test_the_seeds_that_are_reported_are_not_those_of_the_search(out):
-    reported = {job.seed for job in race.race_jobs(args_of())}
-    searched = {job.seed for job in race.search_jobs(args_of("search"))}
-    assert min(reported) >= 1000 and not reported & searched and searched == {100}
+    reported = {job.flags["seed"] for job in jobs_of()}
+    searched = {job.flags["seed"] for job in searched_jobs(args_of())}
+    assert reported == set(range(1000, 1008)) and searched == {100, 101, 102}
+    teacher = race.teacher_job(args_of(), "1.5e-4")
+    assert teacher.flags["seed"] in searched and teacher.flags["reward"] == "influence"
 
 
-def test_the_race_has_eight_seeds_of_each_reward_and_five_of_each_ablation(out):
-    jobs = race.race_jobs(args_of())
-    count = Counter(job.arm for job in jobs)
-    ablations = ("cosine", "group_std", "batch_std", "none", "dev_only")
-    assert count == dict.fromkeys(race.REWARDS, 8) | dict.fromkeys(ablations, 5)
+def test_the_race_has_eight_seeds_of_fourteen_arms(out):
+    assert Counter(map(arm_of, jobs_of())) == dict.fromkeys(race.ARMS, 8)
+    assert len(race.ARMS) == 14
 
 
 def test_all_arms_of_a_seed_come_before_the_next_seed(out):
-    jobs = race.race_jobs(args_of())
-    seeds = [job.seed for job in jobs]
+    jobs = jobs_of()
+    seeds = [job.flags["seed"] for job in jobs]
     assert seeds == sorted(seeds)
-    assert {job.arm for job in jobs[:len(race.ARMS)]} == set(race.ARMS)
+    assert {arm_of(job) for job in jobs[:len(race.ARMS)]} == set(race.ARMS)
 
 
-def test_every_arm_asks_train_for_what_its_name_says(out):
+def test_every_arm_asks_train_for_what_its_name_says(out, monkeypatch):
     """train.py's own reading of the flags; two arms with the same configuration would be the same
     arm twice."""
-    cfgs = {job.arm: flags.from_flags({**job.flags, "run": job.run})
-            for job in race.race_jobs(args_of())}
+    monkeypatch.chdir(out.parent)
+    Path("runs/race/teacher/generator").mkdir(parents=True)
+    cfgs = {arm_of(job): flags.from_flags({**job.flags, "run": "x"}) for job in jobs_of()}
     assert [cfgs[arm].reward for arm in race.REWARDS] == list(race.REWARDS)
     assert cfgs["cosine"].similarity == "cosine" and cfgs["dev_only"].train_on == "dev"
+    assert cfgs["mixed"].reward == "influence + 0.5 spice"
+    assert cfgs["frozen"].generator_model.endswith("runs/race/teacher/generator")
     for arm in ("group_std", "batch_std", "none"):
         assert cfgs[arm].advantage == arm
 
-    what = {(cfg.reward, cfg.similarity, cfg.advantage, cfg.train_on) for cfg in cfgs.values()}
+    what = {(cfg.reward, cfg.similarity, cfg.advantage, cfg.train_on, cfg.generator_model)
+            for cfg in cfgs.values()}
     assert len(what) == len(race.ARMS)
     budget = {(cfg.iterations, cfg.drafts_per_step, cfg.answers_per_question, cfg.solver_lr)
               for cfg in cfgs.values()}
     assert len(budget) == 1
 
 
-def test_every_reward_that_moves_a_generator_is_searched_alike(out):
+def test_every_arm_that_moves_a_generator_is_searched_alike(out):
     searched = {}
-    for job in race.search_jobs(args_of("search")):
-        searched.setdefault(job.arm, []).append((job.flags["generator_lr"], job.seed))
-    assert set(searched) == set(race.REWARDS) - {"fixed"}
-    for runs in searched.values():
-        assert sorted(runs) == [("1.5e-4", 100), ("4.5e-4", 100), ("5e-5", 100)]
+    for job in searched_jobs(args_of()):
+        searched.setdefault(arm_of(job), []).append((job.flags["generator_lr"],
+                                                     job.flags["seed"]))
+    assert set(searched) == set(race.ARMS) - {"fixed", "frozen", "dev_only"}
+    for tried in searched.values():
+        assert len(tried) == len(set(tried)) == 15
+        assert tried == searched["influence"]
 
 
 # ---------------------------------------------------------------- is it the run that was asked for?
@@ -165,31 +198,46 @@ def real_race(tmp_path, monkeypatch, *flags):
         tiny[name] = str(tmp_path / f"{name}.json")
         Path(tiny[name]).write_text(json.dumps(questions[:16]))
     monkeypatch.setitem(race.ARMS, "fixed", tiny)
-    monkeypatch.setattr(race, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(runs, "POLL_SECONDS", 0.1)
     return go(tmp_path / "out", *flags, arms="fixed", seeds=1, iterations=1)
 
 
-def test_a_real_run_is_finished_after_its_iterations_and_not_run_again(
-        tmp_path, monkeypatch, capsys):
+def test_a_real_run_is_recorded_and_its_record_alone_is_enough(tmp_path, monkeypatch, capsys):
     assert real_race(tmp_path, monkeypatch) == 0
     found = results(tmp_path / "out")
-    assert found["runs"] == "1 of 1" and list(found["arms"]) == ["fixed"]
-    started = (tmp_path / "out/fixed-seed1000/race.jsonl").read_text()
-    assert len(started.splitlines()) == 1
+    assert found["runs_done"] == "1 of 1" and list(found["arms"]) == ["fixed"]
+    record = found["runs"]["race/fixed/1000"]
+    line = json.loads((tmp_path / "out/race/fixed/1000/metrics.jsonl").read_text())
+    assert record["test_accuracy"][-1] == line["test_accuracy"]
+    assert record["tokens"][-1] == (line["tokens_sampled"] + line["tokens_trained"]
+                                    - line["tokens_tested"]) > 0
+    assert line["tokens_tested"] > 0 and record["moved"] == 0
+    assert record["flags"]["docs_per_step"] == 2 and record["commit"] == runs.frozen.commit()
     capsys.readouterr()
 
+    # another machine: the file, and no run folder
+    for path in list((tmp_path / "out").iterdir()):
+        if path.name != "race.json":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert real_race(tmp_path, monkeypatch) == 0
     assert "1 finished, 0 to do" in capsys.readouterr().out
-    assert (tmp_path / "out/fixed-seed1000/race.jsonl").read_text() == started
+    assert not (tmp_path / "out/race").exists()
+    again = results(tmp_path / "out")
+    assert again["runs"] == found["runs"] and again["arms"] == found["arms"]
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
 @pytest.mark.parametrize("arm", ["fixed", "influence"])
 def test_a_race_of_one_arm_finishes(out, arm, jobs):
     assert go(out, "--jobs", jobs, arms=arm, seeds=1, iterations=1) == 0
-    assert results(out)["runs"] == "1 of 1"
+    assert results(out)["runs_done"] == "1 of 1"
     assert go(out, arms=arm, seeds=1, iterations=1) == 0
     assert notes(out, f"{arm}-seed1000") == ["new 0"]
+
+
+def job_of(out, arm, **changes):
+    args = args_of("--arms", arm, "--iterations", "6", "--out", str(out))
+    return race.make_job(arm, 1000, None, args, f"race/{arm}/1000", 6, **changes)
 
 
 LEFT_TO_THE_RUN = [name for name, choices in config.CHOICES.items() if "auto" in choices]
@@ -198,65 +246,93 @@ LEFT_TO_THE_RUN = [name for name, choices in config.CHOICES.items() if "auto" in
 @pytest.mark.parametrize("name", LEFT_TO_THE_RUN)
 def test_what_was_left_to_the_run_may_be_settled_in_any_way(out, name):
     go(out, arms="fixed", seeds=1)
-    job, = race.race_jobs(args_of("--arms", "fixed", "--seeds", "1", "--iterations", "6",
-                                  "--out", str(out)))
-    path = out / "fixed-seed1000/config.json"
+    path = out / "race/fixed/1000/config.json"
     for settled in config.CHOICES[name]:
         replace(flags.load(path), **{name: settled}).save(path)
-        assert race.state(job) == "finished"
+        assert runs.state(job_of(out, "fixed"), out) == "finished"
 
 
 def test_what_was_asked_for_outright_may_not(out):
     go(out, arms="fixed", seeds=1)
-    args = args_of("--arms", "fixed", "--iterations", "6", "--out", str(out))
-    same = race.make_job("fixed", 1000, None, args, "fixed-seed1000", dtype="bf16")
-    other = race.make_job("fixed", 1000, None, args, "fixed-seed1000", dtype="fp32")
-    assert race.state(same) == "finished"
-    assert "dtype bf16, not fp32" in race.state(other)
+    assert runs.state(job_of(out, "fixed", dtype="bf16"), out) == "finished"
+    assert "dtype bf16, not fp32" in runs.state(job_of(out, "fixed", dtype="fp32"), out)
 
 
 # ---------------------------------------------------------------- running them
 
+def forget(out, key):
+    """The run is finished, and the file does not know."""
+    found = results(out)
+    del found["runs"][key]
+    (out / "race.json").write_text(json.dumps(found))
+
+
 def test_a_finished_run_is_skipped_and_an_interrupted_one_goes_on(out, capsys):
     assert go(out) == 0
-    metrics = out / "influence-seed1001/metrics.jsonl"
+    forget(out, "race/influence/1001")
+    metrics = out / "race/influence/1001/metrics.jsonl"
     metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:4]))
-    before = (out / "fixed-seed1000/metrics.jsonl").read_text()
+    before = (out / "race/fixed/1000/metrics.jsonl").read_text()
     capsys.readouterr()
     assert go(out) == 0
     assert "3 finished, 1 to do" in capsys.readouterr().out
     assert notes(out, "influence-seed1001") == ["new 0", "resumed 4"]
     assert notes(out, "fixed-seed1000") == ["new 0"]
-    assert (out / "fixed-seed1000/metrics.jsonl").read_text() == before
+    assert (out / "race/fixed/1000/metrics.jsonl").read_text() == before
+
+
+def test_a_run_that_ended_unrecorded_is_recorded_and_not_repeated(out, capsys):
+    go(out)
+    before = results(out)["runs"]
+    forget(out, "race/fixed/1001")
+    capsys.readouterr()
+    assert go(out) == 0
+    assert "4 finished, 0 to do" in capsys.readouterr().out
+    assert results(out)["runs"] == before
+
+
+def test_the_file_alone_says_what_is_left(out, capsys):
+    go(out, arms="influence,fixed", seeds=1)
+    shutil.copy(out / "race.json", out.parent / "kept.json")
+    shutil.rmtree(out)
+    assert go(out, "--file", str(out.parent / "kept.json"), arms="influence,fixed", seeds=2) == 0
+    assert "2 finished, 2 to do" in capsys.readouterr().out
+    assert notes(out, "fixed-seed1000") == [] and notes(out, "fixed-seed1001") == ["new 0"]
+    found = json.loads((out.parent / "kept.json").read_text())
+    assert found["runs_done"] == "4 of 4" and found["arms"]["fixed"]["final"]["n"] == 2
+
+
+def test_a_record_of_other_settings_is_never_taken_for_this_run(out, capsys):
+    go(out, arms="fixed", seeds=1)
+    assert go(out, arms="fixed", seeds=1, iterations=7) == 2
+    assert "race/fixed/1000 was run with" in capsys.readouterr().err
 
 
 def test_a_line_that_was_cut_short_does_not_make_a_run_finished(out):
     go(out, arms="fixed", seeds=1)
-    job, = race.race_jobs(args_of("--arms", "fixed", "--seeds", "1", "--iterations", "6",
-                                  "--out", str(out)))
-    assert race.state(job) == "finished"
-    metrics = out / "fixed-seed1000/metrics.jsonl"
+    assert runs.state(job_of(out, "fixed"), out) == "finished"
+    metrics = out / "race/fixed/1000/metrics.jsonl"
     metrics.write_text(metrics.read_text()[:-20])
-    assert race.state(job) == "begun"
+    assert runs.state(job_of(out, "fixed"), out) == "begun"
 
 
 def test_another_run_in_the_folder_is_left_alone_and_reported(out, capsys):
     go(out, arms="fixed", seeds=1)
-    before = (out / "fixed-seed1000/metrics.jsonl").read_bytes()
+    before = (out / "race/fixed/1000/metrics.jsonl").read_bytes()
+    (out / "race.json").unlink()
     assert go(out, arms="influence,fixed", seeds=1, iterations=7) == 1
     assert "iterations 6, not 7" in capsys.readouterr().out
-    assert (out / "fixed-seed1000/metrics.jsonl").read_bytes() == before
-    assert list(json.loads((out / "race.json").read_text())["arms"]) == ["influence"]
+    assert (out / "race/fixed/1000/metrics.jsonl").read_bytes() == before
+    assert list(results(out)["arms"]) == ["influence"]
 
 
 def test_a_run_that_fails_is_reported_and_does_not_stop_the_others(out, capsys):
-    out.mkdir()
-    (out / "spice-fails").write_text("")
+    (out.parent / "spice-fails").write_text("")
     assert go(out, arms="spice,influence,fixed") == 1
     said = capsys.readouterr()
-    assert "error: spice does not work" in said.out and "spice-seed1001" in said.err
-    assert json.loads((out / "race.json").read_text())["runs"] == "4 of 6"
-    (out / "spice-fails").unlink()
+    assert "error: spice does not work" in said.out and "race/spice/1001" in said.err
+    assert results(out)["runs_done"] == "4 of 6"
+    (out.parent / "spice-fails").unlink()
     assert go(out, arms="spice,influence,fixed") == 0
     assert notes(out, "spice-seed1000") == ["new 0", "resumed 0"]
 
@@ -264,8 +340,18 @@ def test_a_run_that_fails_is_reported_and_does_not_stop_the_others(out, capsys):
 @pytest.mark.parametrize("keep", [False, True])
 def test_the_checkpoints_of_a_finished_run_stay_only_with_keep(out, keep):
     go(out, *["--keep"] * keep, arms="fixed", seeds=1)
-    assert (out / "fixed-seed1000/checkpoint").exists() == keep
-    assert (out / "fixed-seed1000/metrics.jsonl").exists()
+    assert (out / "race/fixed/1000/checkpoint").exists() == keep
+    assert (out / "race/fixed/1000/metrics.jsonl").exists()
+
+
+def test_the_generator_that_writes_for_the_frozen_arm_stays_and_is_made_again_where_it_is_lost(out):
+    assert go(out, arms="frozen", seeds=1) == 0
+    assert (out / "teacher/generator").exists() and not (out / "teacher/checkpoint").exists()
+    shutil.rmtree(out / "teacher")
+    go(out, arms="frozen", seeds=1)
+    assert not (out / "teacher").exists()
+    go(out, arms="frozen", seeds=2)
+    assert (out / "teacher/generator").exists()
 
 
 @pytest.mark.parametrize("cores, asked, at_once", [(2, 9, 2), (2, 1, 1), (1, 2, 1)])
@@ -273,9 +359,10 @@ def test_never_more_runs_at_a_time_than_cores_and_jobs(
         tmp_path, monkeypatch, cores, asked, at_once):
     pretend(tmp_path, monkeypatch.setattr, wait=0.3)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    monkeypatch.setattr(Records, "seconds_per_iteration", lambda self: [1.0])
     go(tmp_path / "out", "--jobs", str(asked), seeds=2, iterations=2)
     times = []
-    for path in tmp_path.glob("out/*/notes"):
+    for path in tmp_path.glob("out/race/*/*/notes"):
         times.append([float(line.split()[2]) for line in path.read_text().splitlines()])
     assert len(times) == 4
     assert max(running_at(start, times) for start, _ in times) == at_once
@@ -294,7 +381,7 @@ def race_apart(folder, seconds=0.2):
         import test_race
         folder = Path({str(folder)!r})
         test_race.pretend(folder, setattr, wait={seconds})
-        sys.exit(test_race.go(folder / "out"))
+        sys.exit(test_race.go(folder / "out", "--jobs", "1"))
     """
     return subprocess.Popen([sys.executable, "-c", code], text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -311,7 +398,7 @@ def wait_for(happened, seconds=60):
 def test_ctrl_c_reaches_the_runs_and_the_same_command_goes_on(tmp_path, monkeypatch, number):
     process = race_apart(tmp_path)
     out = tmp_path / "out"
-    metrics = out / "influence-seed1000/metrics.jsonl"
+    metrics = out / "race/influence/1000/metrics.jsonl"
     wait_for(metrics.exists)
     process.send_signal(number)
     said, _ = process.communicate(timeout=60)
@@ -329,7 +416,7 @@ def test_ctrl_c_reaches_the_runs_and_the_same_command_goes_on(tmp_path, monkeypa
 def test_two_races_in_one_folder_are_refused_even_if_the_first_was_killed(
         tmp_path, monkeypatch, capsys):
     process = race_apart(tmp_path, seconds=1.0)
-    path = tmp_path / "out/influence-seed1000/notes"
+    path = tmp_path / "out/race/influence/1000/notes"
     wait_for(path.exists)
     # its run lives on
     process.kill()
@@ -341,30 +428,119 @@ def test_two_races_in_one_folder_are_refused_even_if_the_first_was_killed(
     wait_for(lambda: "end" in path.read_text())
 
 
+# ---------------------------------------------------------------- frozen code
+
+def repository(tmp_path, monkeypatch):
+    """A history of one commit on main."""
+    root = tmp_path / "house"
+    (root / "engine").mkdir(parents=True)
+    (root / "train.py").write_text("one = 1\n")
+    monkeypatch.setattr(config, "ROOT", root)
+    subprocess.run(["git", "init", "-q", "-b", "main", str(root)], check=True)
+    commit_all("first")
+    return root
+
+
+def commit_all(message):
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["add", "-A"], [*who, "commit", "-qm", message]):
+        subprocess.run(["git", "-C", str(config.ROOT), *words], check=True)
+
+
+def refused(recorded=None):
+    with pytest.raises(race.InputError) as error:
+        race.frozen.freeze(recorded, "race.json")
+    return str(error.value)
+
+
+def test_reported_runs_come_from_one_commit_of_main_and_no_other_code(tmp_path, monkeypatch):
+    root = repository(tmp_path, monkeypatch)
+    first = race.frozen.freeze(None, "race.json")
+    assert first == race.frozen.commit() and len(first) == 10
+
+    (root / "docs").mkdir()
+    (root / "docs/race.json").write_text("results are no code")
+    commit_all("results")
+    assert race.frozen.freeze(first, "race.json") == first
+
+    (root / "engine/new.py").write_text("a file that git does not know")
+    assert refused(first).startswith("engine/new.py: differs from commit")
+    assert race.frozen.commit().endswith(", changed")
+    commit_all("more code")
+    assert refused(first).startswith(f"engine/new.py: has changed since {first}")
+
+    subprocess.run(["git", "-C", str(root), "checkout", "-qb", "aside"], check=True)
+    (root / "train.py").write_text("two = 2\n")
+    commit_all("aside")
+    assert "not in the history of main" in refused()
+
+
+def test_the_reported_race_is_refused_where_code_has_changed(out, tmp_path, monkeypatch, capsys):
+    root = repository(tmp_path, monkeypatch)
+    (root / "train.py").write_text("three = 3\n")
+    assert race.main(["--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert "train.py: differs from commit" in said and len(said.splitlines()) == 1
+    assert not (race.DOCS / "race.json").exists()
+
+
 # ---------------------------------------------------------------- the search
 
-def test_the_search_chooses_by_the_dev_questions_and_the_race_obeys(out, capsys):
-    """The fake's dev accuracy rises with the learning rate, its test accuracy falls."""
-    assert go(out, "search", arms="influence") == 0
-    found = json.loads((race.DOCS / "race-search.json").read_text())["toy"]["influence"]
-    assert found["generator_lr"] == "4.5e-4" and found["at_the_edge"]
-    assert found["dev_accuracy"]["5e-5"] == {"100": pytest.approx(0.505)}
-    capsys.readouterr()
-    args = args_of("--arms", "influence,spice,fixed,cosine", "--seeds", "1")
-    rates = [job.flags.get("generator_lr") for job in race.race_jobs(args)]
-    assert rates == ["4.5e-4", "1.5e-4", None, "4.5e-4"]
-    # the default is said, and only there
-    said = capsys.readouterr().out.splitlines()
+def test_the_search_chooses_by_the_dev_questions_widens_its_grid_and_the_race_obeys(out, capsys):
+    """The fake's dev accuracy rises with the learning rate, its test accuracy falls: the last rate
+    of the ladder wins."""
+    assert go(out, "--search_seeds", "2", arms="influence,fixed", seeds=1, iterations=3) == 0
+    found = results(out)
+    searched = found["search"]["influence"]
+    assert searched["generator_lr"] == race.LADDER[-1] and searched["at_the_edge"]
+    assert list(searched["dev_accuracy"]) == list(race.LADDER[2:])
+    assert searched["dev_accuracy"]["5e-5"] == pytest.approx(0.505)
+    assert found["arms"]["influence"]["generator_lr"] == race.LADDER[-1]
+    assert found["arms"]["fixed"]["generator_lr"] is None
+    assert sum(key.startswith("search/") for key in found["runs"]) == 2 * 7
+    said = capsys.readouterr().out
+    assert "1.35e-3 is best and lies at the edge, so 4e-3 is tried" in said
+
+    before = found["runs"]
+    shutil.rmtree(out / "search")
+    # of other arms than these the search stays known
+    assert go(out, "--search_seeds", "2", arms="fixed", seeds=1, iterations=3) == 0
+    assert results(out)["search"] == found["search"]
+    assert go(out, "--search_seeds", "2", arms="influence,fixed", seeds=1, iterations=3) == 0
+    assert results(out)["runs"] == before
+
+
+def test_without_a_search_the_default_rate_is_said(out, capsys):
+    go(out, arms="spice,fixed", seeds=1, iterations=1)
+    said = [line for line in capsys.readouterr().out.splitlines() if "not searched" in line]
     assert [line.split(":")[0] for line in said] == ["spice"]
+    assert results(out)["arms"]["spice"]["generator_lr"] == race.DEFAULT_RATE
 
 
-def test_an_unfinished_search_chooses_nothing(out, capsys):
-    go(out, "search", arms="influence")
-    (race.DOCS / "race-search.json").unlink()
-    (out / "influence-lr5e-5-seed100/metrics.jsonl").unlink()
-    assert go(out, "search", "--summary", arms="influence") == 0
-    assert "nothing is chosen" in capsys.readouterr().out
-    assert json.loads((race.DOCS / "race-search.json").read_text()) == {}
+def test_an_unfinished_search_lets_nobody_race(out, capsys):
+    assert go(out, "--search_seeds", "1", "--summary", arms="influence") == 2
+    assert "its search is not finished" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- rows again, from scratch
+
+def test_a_check_says_which_rows_come_out(out, capsys):
+    go(out, arms="influence,fixed", seeds=3)
+    capsys.readouterr()
+    assert go(out, "--check", "1", arms="fixed", seeds=3) == 0
+    assert "fixed: 37.3 on 3 seeds" in (said := capsys.readouterr().out), said
+    assert "within the interval; 3 of 3 seeds give the very same number" in said
+
+    found = results(out)
+    row = found["arms"]["influence"]["final"]
+    row["low"], row["high"] = 0.1, 0.2
+    (out / "race.json").write_text(json.dumps(found))
+    shutil.rmtree(next(out.parent.glob("out-check-*")))
+    go(out, "--check", "1", arms="influence", seeds=3)
+    assert "NOT within the interval" in capsys.readouterr().out
+    checks = results(out)["checks"]
+    assert [list(x["rows"]) for x in checks] == [["fixed"], ["influence"]]
+    assert [x["rows"][arm]["within"] for x, arm in zip(checks, ("fixed", "influence"))] == [1, 0]
 
 
 # ---------------------------------------------------------------- statistics
@@ -411,16 +587,48 @@ def test_two_seeds_that_differ_by_the_same_one_question_prove_nothing():
 
 def line_of(value):
     return dict(iteration=1, test_accuracy=value, test_accuracy_anchor=0.4, key_accuracy=None,
-                seconds={"answer": 1.8})
+                tokens_sampled=10, tokens_trained=5, seconds={"answer": 1.8})
 
 
 def race_of(finals, ablations=()):
     """{arm: test accuracy by seed} -> standings of one-iteration runs."""
-    arms = {}
+    arms, records = {}, {}
     for arm, values in finals.items():
-        runs = {1000 + i: [line_of(value)] for i, value in enumerate(values)}
-        arms[arm] = {"ablation": arm in ablations, "generator_lr": None, "runs": runs}
-    return standings.standings(arms, 1, 5)
+        keys = {1000 + i: f"{arm}/{i}" for i in range(len(values))}
+        arms[arm] = {"ablation": arm in ablations, "generator_lr": None, "keys": keys}
+        for key, value in zip(keys.values(), values):
+            records[key] = record_of(runs.Job(key, {}), [line_of(value)], "abc")
+    return standings.standings(arms, records)
+
+
+def test_holm_of_four_p_values_is_that_of_a_hand():
+    """.005 x 4, .01 x 3, then .03 x 2 and .04 x 1, which may not fall below .06."""
+    found = standings.holm([0.04, 0.005, 0.03, 0.01])
+    assert found == pytest.approx([0.06, 0.02, 0.06, 0.03])
+
+
+def record(accuracy, tokens, seconds):
+    return {"test_accuracy": accuracy, "tokens": tokens, "seconds": seconds}
+
+
+def test_the_price_of_75_percent_lies_on_the_line_between_two_evaluations():
+    """.70 -> .80: half of the way. The other seed never gets there."""
+    costs = standings.costs_of({
+        1: record([0.4, 0.7, 0.8], [0, 100, 300], [0, 10.0, 20.0]),
+        2: record([0.4, 0.5, 0.6], [0, 100, 300], [0, 10.0, 20.0])})
+    assert costs == {1: (pytest.approx(200), pytest.approx(15)), 2: None}
+
+
+def test_a_ratio_of_costs_is_the_geometric_mean_over_seeds_that_both_reach():
+    """2 and 8 times: 4; the third seed has no partner."""
+    mine = {1: (20.0, 1.0), 2: (80.0, 1.0), 3: (99.0, 1.0)}
+    influence = {1: (10.0, 1.0), 2: (10.0, 1.0), 3: None}
+    found = standings.cost(mine, influence, "spice")
+    assert found["tokens_ratio"]["mean"] == pytest.approx(4) and found["tokens_ratio"]["n"] == 2
+    # logs .693 and 2.079: 1.386 +- 12.706 x .980 / sqrt(2)
+    assert math.log(found["tokens_ratio"]["high"]) == pytest.approx(1.3863 + 8.8070, abs=1e-3)
+    assert found["reached"] == 3 and found["of"] == 3
+    assert standings.cost(mine, influence, "influence")["tokens_ratio"]["mean"] is None
 
 
 def test_the_order_is_said_for_the_pairs_that_it_is_supported_for():
@@ -479,30 +687,40 @@ def test_results_hold_the_curves_the_seeds_and_the_hours(out):
     go(out, arms="influence,fixed", seeds=2, iterations=12)
     found = results(out)
     x = found["arms"]["influence"]
-    curves = x["curves"]
-    assert found["evaluated"] == [0, 5, 10, 12] and x["seeds"] == [1000, 1001]
+    curves = standings.curves(found, "influence")
+    # the fake tests after every iteration
+    assert found["evaluated"] == list(range(13)) and x["seeds"] == [1000, 1001]
     assert [values[0] for values in curves["test_accuracy"]] == [0.4, 0.4]
     assert len(curves["key_accuracy"][0]) == 12
 
     of_seeds = 0.01 * (1000 % 7 + 1001 % 7) / 2
     assert x["final"]["mean"] == pytest.approx(0.8 + of_seeds - 1000 * 1.5e-4)
-    assert x["hours"] == pytest.approx(24 / 3600, abs=1e-3)
+    assert x["hours"] == pytest.approx(48 / 3600, abs=1e-3)
+    run = found["runs"]["race/influence/1000"]
+    assert run["tokens"][:3] == [0, 130, 260] and run["seconds"][-1] == 12
     assert found["commits"] != ["unknown"] or not (config.ROOT / ".git").exists()
     assert x["late"]["target_share"] is None
     assert "NaN" not in (out / "race.json").read_text()
 
 
-def test_only_the_whole_race_is_written_into_docs(out, monkeypatch):
-    """Everything asked for by default, and nothing missing."""
-    monkeypatch.chdir(out.parent)
+def test_a_page_is_filled_by_the_reported_race_alone(out, monkeypatch):
+    """And what stands around the place stays."""
+    page = race.DOCS / "race.md"
+    page.write_text("# Race\n\n<!-- results -->\nNothing yet\n<!-- end of results -->\n"
+                    "\nThe end.\n")
     monkeypatch.setattr(race, "ARMS", {arm: race.ARMS[arm] for arm in ("influence", "fixed")})
-    monkeypatch.setitem(race.PLANS, "race", dict(iterations=2, seeds=2, out=""))
-    assert go(Path("runs/race"), arms="influence", seeds=2, iterations=2) == 0
-    # one arm is missing
-    assert race.main(["--summary"]) == 0
-    assert not (race.DOCS / "race.json").exists() and Path("runs/race/race.json").exists()
-    assert race.main([]) == 0
-    assert json.loads((race.DOCS / "race.json").read_text())["runs"] == "4 of 4"
+    monkeypatch.setattr(race, "ITERATIONS", {"race": 2, "search": 2, "quick": 2})
+    monkeypatch.setattr(race, "LADDER", race.LADDER[:7])
+    monkeypatch.setattr(race.frozen, "freeze", lambda recorded, where: recorded or "abc")
+    assert go(out, arms="influence,fixed", seeds=2, iterations=2) == 0
+    assert "Nothing yet" in page.read_text() and not (race.DOCS / "race.json").exists()
+
+    assert race.main(["--seeds", "2", "--out", str(out.parent / "whole")]) == 0
+    found = read_json(race.DOCS / "race.json")
+    assert found["runs_done"] == "4 of 4" and found["frozen"] == "abc"
+    text = page.read_text()
+    assert text.startswith("# Race\n") and text.endswith("The end.\n") and "Nothing yet" not in text
+    assert standings.table(found) in text
 
 
 def test_figures_are_drawn_from_the_results_alone(out):
@@ -511,7 +729,7 @@ def test_figures_are_drawn_from_the_results_alone(out):
     command = [sys.executable, "-m", "studies.figures", "race", str(out / "race.json")]
     drawn = subprocess.run(command, cwd=config.ROOT, capture_output=True, text=True)
     assert drawn.returncode == 0, drawn.stderr
-    for name in ("race.svg", "race.png", "race-ablations.svg", "race-ablations.png"):
+    for name in ("race.svg", "race.png"):
         assert (out / name).stat().st_size > 5000
 
 
@@ -520,7 +738,7 @@ def test_the_curves_are_drawn_from_run_folders_the_same_each_time(out):
     go(out, arms="influence,fixed", seeds=2)
     words = ["curves"]
     for name, arm in (("infuser", "influence"), ("fixed", "fixed")):
-        words.append(f"{name}={out / arm}-seed1000,{out / arm}-seed1001")
+        words.append(f"{name}={out}/race/{arm}/1000,{out}/race/{arm}/1001")
     drawn = []
     for i in range(2):
         assert figures.main([*words, "--out", str(out / f"curves{i}")]) == 0
@@ -538,7 +756,9 @@ def test_without_matplotlib_one_line_says_so(monkeypatch, capsys):
     (["--arms", "influense"], "influense"),
     (["--seeds", "0"], "--seeds 0"),
     (["--world", "tox"], "tox"),
-    (["--summary"], "no finished run"),
+    (["--summary", "--search_seeds", "0", "--file", "none.json"], "no finished run"),
+    (["--check", "2", "--quick"], "holds no race to check"),
+    (["--search_seeds", "9"], "--search_seeds 9"),
 ])
 def test_bad_input_is_one_line(out, capsys, flags, says):
     assert race.main([*flags, "--out", str(out)]) == 2

@@ -18,7 +18,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SOURCES = "".join(path.read_text(encoding="utf-8") for path in house.python_files(ROOT))
 PAGES = sorted([ROOT / "README.md", ROOT / "LOG.md", *(ROOT / "docs").rglob("*.md")])
 FINDINGS = sorted(ROOT.glob("docs/results/*.md"))
-TABLES_OF_RACE = {"race-tables.md", "race-hard-tables.md"}
+TABLES_OF_RACE = {"race-tables.md", "race-first-tables.md",
+                  "race-first-hard-tables.md", "regimes-tables.md"}
 
 # [text](file#heading), not of the web
 LINK = re.compile(r"\[[^\]]*\]\((?!https?:)([^)#\s]*)(#[\w-]+)?\)")

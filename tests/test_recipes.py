@@ -51,6 +51,7 @@ def test_a_recipe_is_a_paper_preset_with_what_it_names_changed(name, monkeypatch
     assert given <= changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", STUDIES, ids=str)
 def test_each_study_of_the_authors_is_a_recipe(study):
     cfgs = [flags.parse(words) for words in FOUND.values()]

@@ -556,6 +556,7 @@ def test_runs_of_one_name_are_told_apart_and_their_stacks_aligned(tmp_path):
     assert parts[0]["chapter2"] == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_the_command_writes_page_and_figures(tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
     names = ("test_accuracy", "difficulty", "score_by_solved")

@@ -26,6 +26,7 @@ def rows(groups):
     return trees
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grad_checkpoint", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_end_to_end_have_the_log_probs_and_gradients_of_rows_side_by_side(

@@ -108,12 +108,12 @@ def random_groups(policy, cfg, G, m, lengths, rng):
     return with_own_logps(policy, groups, cfg), centred(G, m, rng)
 
 
-def make_world(policy, cfg, Q, m, lengths, seed=0):
-    """Two updates and g_dev from other rollouts, then the Q questions to be scored."""
+def make_world(policy, cfg, Q, m, lengths, seed=0, updates=2):
+    """Some updates and g_dev from other rollouts, then the Q questions to be scored."""
     cfg = replace(cfg, minibatch_rows=4 * m)
     rng = random.Random(seed)
 
-    for _ in range(2):
+    for _ in range(updates):
         update(policy, *random_groups(policy, cfg, 4, m, lengths, rng), cfg)
 
     g_dev = dev_gradient(policy, *random_groups(policy, cfg, 4, m, lengths, rng), cfg)

@@ -2,7 +2,6 @@
 
     python -m tools.bench                                    # the toy anchor, on the toy world
     python -m tools.bench --size 20m --questions 6 --repeats 3 --json bench.json
-    python -m tools.bench --stages update,rollouts           # only these
 
     stage       what is compared                                                      target
     influence   influence_scores; the plain way; bare passes over the same trees      5x, 1.10
@@ -16,13 +15,14 @@
     answers     influence: seconds per answer, 2 to 32 answers to a question          -
     lengths     influence: seconds per response token, answers of 8 to 64 tokens      -
     sizes       influence and bare passes, 1 to 60 million random weights             1.10
+    sums        influence; its sums in one compiled pass; without any; bare passes    1.10
+    peers       influence; bergson; dattri, if installed: time, agreement of ranks    -
     ranks       train.py on 1 rank; 2, in shards; 2, whole copies (two idle cores)    1.7x
     memory      bytes of scoring beyond weights and AdamW, beside what must be held   at most
 
 Targets: 5x, at least 5 times as fast as the plain way; 1.10, at most 1.10 of the bare passes, or
-of the cheapest variant. A first round, not timed, compares the results, since only equal
-computations may be compared in speed; then variants take turns, and times are medians. The plain
-ways are in baselines.py. How each stage is measured, and what is not: docs/results/speed.md.
+of the cheapest variant. A first, untimed round compares results: only what is equal may be compared
+in speed. Then variants take turns; times are medians. More, and results: docs/results/speed.md.
 """
 import copy
 import json
@@ -44,7 +44,9 @@ import transformers
 
 import generator
 import solver
+from studies.reality import rank_correlation
 from toy import make
+from tools import fused, peers
 from tools.baselines import (Copying, Skipped, World, bare_passes, centred, continuous,
                              first_moments, generate, groups_with_gradient, keeper, make_world,
                              padded_dev_gradient, padded_update, plain_scores, random_groups,
@@ -109,16 +111,20 @@ class Stage:
     reset: object = nothing     # after every run, outside the clock
     skipped: dict = field(default_factory=dict)     # variant: why it does not run here
     own_clock: bool = False
+    agreement: object = None    # {variant: result} -> {pair: Spearman's rho}
 
 
 def measure(stage, repeats, clock=time.perf_counter):
-    """Stage -> {"unit", "work", "difference", "seconds": {variant: list}, "ratios", "skipped"}."""
+    """Stage -> {"unit", "work", "difference", "seconds": {variant: list}, "ratios", "skipped",
+    "agreement"}.
+    """
     results, skipped = first_round(stage)
     difference = float(stage.difference(results)) if stage.difference else None
+    agreement = stage.agreement(results) if stage.agreement else {}
     names = [name for name in stage.variants if name not in skipped]
     seconds = timed_rounds(stage, names, repeats, clock)
     return {"unit": stage.unit, "work": stage.work, "difference": difference, "seconds": seconds,
-            "ratios": ratios(stage, seconds), "skipped": skipped}
+            "ratios": ratios(stage, seconds), "skipped": skipped, "agreement": agreement}
 
 
 def first_round(stage):
@@ -201,6 +207,9 @@ def show(stage, result):
         if ratio["met"] is not None:
             met = f"     target {ratio['target']}: {'met' if ratio['met'] else 'missed'}"
         print(f"  {ratio['ratio']:22}{ratio['value']:10.2f}{met}", flush=True)
+
+    for pair, rho in result["agreement"].items():
+        print(f"  {pair:22}{rho:10.2f}     agreement of ranks", flush=True)
 
 
 # ---------------------------------------------------------------- ours against other ways
@@ -556,6 +565,55 @@ def sizes_stage(w, args, Q=2):
     return Stage("sizes", "question", work, variants, targets)
 
 
+def sums_stage(w, args):
+    """Where scoring's time beyond the bare passes goes, and what one fused pass makes of it."""
+    def difference(results):
+        if "compiled" not in results:
+            return 0.0
+        return (results["ours"] - results["compiled"]).abs().max()
+
+    ours = partial(influence_scores, w.policy, w.answers, w.A, w.g_dev, w.cfg)
+    variants = {"ours": lambda: ours()[0], "compiled": partial(fused.compiled_scores, w),
+                "without": partial(fused.scores_by, fused.no_sums, w),
+                "bare": partial(bare_passes, w)}
+    targets = [("ours", "bare", "at most", 1.10), ("compiled", "bare", "at most", 1.10),
+               ("ours", "compiled", "at least", 1.15), ("ours", "without", "", None)]
+    work = dict.fromkeys(variants, len(w.answers))
+    return Stage("sums", "question", work, variants, targets, difference)
+
+
+# ---------------------------------------------------------------- other libraries
+
+def peers_stage(w, args):
+    """Ours and what two published libraries make of the same answers, of random tokens.
+
+    Each is held against its own formula; ranks say how far apart the formulas are.
+    """
+    def ours():
+        return influence_scores(w.policy, w.answers, w.A, w.g_dev, w.cfg)[0]
+
+    def difference(results):
+        right = {"dattri": results["ours, cosine"]}
+        if "bergson" in results:
+            right["bergson"] = peers.linear_scores(w)
+        apart = [(results[name] - x).abs().max() for name, x in right.items() if name in results]
+        return max(apart, default=0.0)
+
+    def agreement(results):
+        scores = {name: x.numpy() for name, x in results.items()}
+        others = [name for name in scores if name != "ours"]
+        return {f"{name} / ours": float(rank_correlation(scores[name], scores["ours"]))
+                for name in others}
+
+    variants = {"ours": ours, "ours, cosine": partial(peers.raw_cosine, w),
+                "bergson": partial(peers.bergson_scores, w),
+                "dattri": partial(peers.dattri_scores, w)}
+    targets = [("bergson", "ours", "", None), ("dattri", "ours, cosine", "", None)]
+    work = dict.fromkeys(variants, len(w.answers))
+    return Stage("peers", "question", work, variants, targets, difference,
+                 agreement=agreement)
+
+
 # ---------------------------------------------------------------- 1 rank against 2
 
 def seconds_of_training(ranks, flags):
@@ -651,7 +709,8 @@ def memory(w):
 STAGES = {"influence": influence_stage, "random": random_stage, "decode": decode_stage,
           "sampling": sampling_stage, "rollouts": rollouts_stage, "update": update_stage,
           "iteration": iteration_stage, "questions": questions_stage, "answers": answers_stage,
-          "lengths": lengths_stage, "sizes": sizes_stage, "ranks": ranks_stage, "memory": None}
+          "lengths": lengths_stage, "sizes": sizes_stage, "sums": sums_stage, "peers": peers_stage,
+          "ranks": ranks_stage, "memory": None}
 DEFAULT = "influence,random,decode,rollouts,update,iteration,questions,answers,lengths,memory"
 
 
@@ -684,6 +743,9 @@ def read_args(argv):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--columns", type=int, default=400,
                         help="of the key-value cache in the stage `decode`; 400 unless given")
+    parser.add_argument("--updates", type=int, default=2,
+                        help="AdamW steps before anything is measured: how long its history is; "
+                             "2 unless given")
     parser.add_argument("--most", type=int,
                         help="questions of the stage `questions`; 512, and 32 with --size, "
                              "unless given")
@@ -723,7 +785,8 @@ def prepare(args):
         policy = random_policy(args.size, cfg)
     else:
         policy = Policy("solver", args.model, 1e-5, cfg)
-    w = make_world(policy, cfg, args.questions, args.answers, LENGTHS[args.lengths])
+    w = make_world(policy, cfg, args.questions, args.answers, LENGTHS[args.lengths],
+                   updates=args.updates)
 
     if {"influence", "iteration", "sampling"} & set(args.stages):
         writer = Policy("solver", args.written_by, 1e-5, cfg) if args.written_by else None

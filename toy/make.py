@@ -215,9 +215,12 @@ def generator_lesson(rng, careless, world=EASY):
         "choices": choices, "ground_truth": key})
 
 
-def solver_lesson(rng, careless, world=EASY):
-    """One (prompt, response): a question with choices and the answer with its box."""
-    kind = rng.choice(list(SKILLS))
+def solver_lesson(rng, careless, world=EASY, kind=None):
+    """One (prompt, response): a question with choices and the answer with its box.
+
+    kind: of the fact it is about; None: any.
+    """
+    kind = kind or rng.choice(list(SKILLS))
     faults = world.careless
     fact = draw_fact(rng, kind, world=world)
     skill = rng.choice((SKILLS if careless else TAUGHT)[kind])

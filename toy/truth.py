@@ -8,6 +8,7 @@
 That goes into metrics.jsonl and nowhere else: the log asks for it after both models have moved,
 and nothing trains on it. The paper's documents have no such truth.
 """
+import json
 import os
 import re
 
@@ -50,9 +51,16 @@ def share(claims):
 
 
 def world_of(documents):
-    """The path of a documents file -> the World it belongs to, or None."""
+    """The path of a documents file -> the World it belongs to, or None.
+
+    Notes of toy.knobs have a file beside them that names it.
+    """
     if not documents:
         return None
+    beside = os.path.join(os.path.dirname(documents), "world.json")
+    if os.path.exists(beside):
+        with open(beside, encoding="utf-8") as file:
+            return WORLDS.get(json.load(file)["world"])
     for world in WORLDS.values():
         if os.path.realpath(documents) == os.path.realpath(world.path("documents.json")):
             return world

@@ -71,6 +71,7 @@ class World:
     wrong_claims: float = 0.0       # share of notes that call a wrong number the largest
     right_claims: float = 0.0       # and the right one
     free: bool = False              # its anchor knows free-form questions, and seed questions
+    barren: float = 0.0             # share of notes about nothing that dev and test ask for
 
     def path(self, name):
         return os.path.join(ROOT, self.folder, name)
@@ -118,8 +119,12 @@ def draw_fact(rng, kind, want="train", world=EASY, region=None):
 
 
 def draw_facts(rng, world=EASY):
-    """The facts of a note: a triple and two of other kinds, in any order."""
-    kinds = ["triple"] + rng.sample(["plus", "day", "order"], 2)
+    """The facts of a note: a triple and two of other kinds, in any order; or a barren note's."""
+    # where no note is barren, no random number is drawn for it
+    if world.barren and rng.random() < world.barren:
+        kinds = ["plus", "day", "order"]
+    else:
+        kinds = ["triple"] + rng.sample(["plus", "day", "order"], 2)
     facts = [draw_fact(rng, kind, world=world) for kind in kinds]
     rng.shuffle(facts)
     return facts
