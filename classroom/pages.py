@@ -33,7 +33,7 @@ td { max-width: 32rem; overflow-wrap: break-word }
 .n { text-align: right; white-space: nowrap }
 nav ol { columns: 2; font-size: .9rem }
 @media (max-width: 40rem) {
-  nav ol { columns: 1 } table { font-size: .75rem } th, td { padding: .2rem .25rem }
+  nav ol { columns: 1 } table { font-size: .75rem } th, td { padding: .2rem .15rem }
   th:first-child, td:first-child { padding-left: 0 }
 }
 summary { cursor: pointer; padding: .3rem 0 }
