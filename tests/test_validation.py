@@ -28,7 +28,7 @@ SIZES = dict(docs_per_step=2, questions_per_doc=4, answers_per_question=4, minib
 # what may tell the two runs apart
 OWN = {"valid_accuracy", "valid_standard_error", "valid_accuracy_anchor", "best_valid_iteration",
        "best_valid_accuracy"}
-ASIDE = OWN | {"seconds", "peak_memory_mb", "tokens_sampled", "run_id"}
+ASIDE = OWN | {"seconds", "peak_memory_mb", "tokens_sampled", "tokens_tested", "run_id"}
 
 
 def questions(path, n):
