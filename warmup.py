@@ -7,7 +7,7 @@
 It is one mean over all tokens of a step; prompts carry no loss. A demonstration is {content,
 question_text, choices, ground_truth}. Each gives two pairs, rendered with the project's own prompts
 and the model's own chat template: (document -> the question as JSON) and (question -> the answer
-with its box).
+with its box); with --drills a third, which ties letters to options.
 
     symbol        shape     meaning
     pair                    (prompt text, response text)
@@ -231,7 +231,10 @@ def load(args, demos, how=How()):
     policy = Policy("solver", args.model, args.lr, cfg)
     longest = 0
     for demo in demos:
-        for pair in (generator_pair(demo, how), drill(demo, random.Random(0), how)):
+        pairs = [generator_pair(demo, how), solver_pair(demo, how=how)]
+        if how.drills:
+            pairs.append(drill(demo, random.Random(0), how))
+        for pair in pairs:
             ids, _ = encode_pair(policy.tokenizer, pair)
             longest = max(longest, len(ids))
     check_model(policy, replace(cfg, max_prompt_tokens=longest, max_response_tokens=0))

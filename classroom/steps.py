@@ -9,6 +9,7 @@
 import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import ascii_uppercase
 
 import torch
 
@@ -188,7 +189,7 @@ class Walk:
             r, A = float(self.solved.r[self.q, i]), float(self.solved.A[self.q, i])
             rows.append([i, "right" if r else "wrong", f"{r:g}", f"{A:+.3f}", rollout.text])
         choices = []
-        for letter, choice in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", question.choices):
+        for letter, choice in zip(ascii_uppercase, question.choices):
             mark = "*" if choice == question.ground_truth else " "
             choices.append(f"{mark} {letter}. {choice}")
         p = float(self.solved.r[self.q].mean())

@@ -118,6 +118,7 @@ def bounded(function, *args):
         except Exception as error:
             raised.append(error)
         except SystemExit:
+            # its time is over, see end
             pass
 
     with little_memory():

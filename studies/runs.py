@@ -25,7 +25,7 @@ from tqdm import tqdm
 import config
 from data import InputError
 from engine import flags
-from engine.speech import complain
+from engine.speech import run_script
 from studies import frozen
 from studies.records import place, read_json, record_of
 
@@ -317,13 +317,9 @@ def command(play, argv):
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        failed = play(argv)
-    except InputError as error:
-        complain(str(error))
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped. The same command goes on from here.", file=sys.stderr)
-        return 130
+        failed = run_script(lambda: play(argv), "stopped. The same command goes on from here.")
+    except SystemExit as end:
+        return end.code
     if failed:
         print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

@@ -4,6 +4,7 @@ what the parsers read.
 import itertools
 import json
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -119,6 +120,22 @@ def test_with_the_book_open_the_document_stands_above_the_question():
     assert prompt.startswith(f"{DEMO['content']}\n\n{DEMO['question_text']}\n\nA. ")
     assert warmup.drill(DEMO, random.Random(0), how)[0] == prompt
     assert warmup.generator_pair(DEMO, how) == warmup.generator_pair(DEMO)
+
+
+def test_a_drill_counts_for_the_longest_pair_only_where_it_is_shown(monkeypatch):
+    measured = []
+    tokenizer = make.make_tokenizer()
+    policy = SimpleNamespace(model=None, tokenizer=tokenizer)
+    monkeypatch.setattr(warmup, "Policy", lambda *_: policy)
+    monkeypatch.setattr(
+        warmup, "check_model", lambda policy, cfg: measured.append(cfg.max_prompt_tokens))
+    args = SimpleNamespace(model="m", lr=1e-3)
+    for how in (warmup.How(), warmup.How(drills=True)):
+        warmup.load(args, [DEMO], how)
+    pairs = [warmup.generator_pair(DEMO), warmup.solver_pair(DEMO)]
+    longest = max(len(warmup.encode_pair(tokenizer, pair)[0]) for pair in pairs)
+    drill = len(warmup.encode_pair(tokenizer, warmup.drill(DEMO, random.Random(0)))[0])
+    assert measured == [longest, max(longest, drill)]
 
 
 def test_a_step_has_drills_where_they_were_asked_for():
