@@ -5,6 +5,7 @@
     folder_to_write("--out", path, read)   the same for a folder
     whole(folder)                          with whole(folder) as part: what is saved in `part` is in
                                            `folder` once all of it is there
+    write_whole(path, text)                a text file, all of it or, whatever happens, none
 """
 import contextlib
 import os
@@ -57,6 +58,15 @@ def refuse_unwritable(flag, path, there):
     except OSError as error:
         raise InputError(f"{flag} {path}: {there} cannot be written "
                          f"({error.strerror})") from None
+
+
+def write_whole(path, text):
+    unfinished = f"{path}.part"
+    with open(unfinished, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
 
 
 @contextlib.contextmanager

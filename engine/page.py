@@ -29,6 +29,7 @@ import torch
 from data import InputError
 from dugrpo import MODES, dugrpo
 from engine.metrics import duplicate_share
+from engine.outputs import write_whole
 from engine.overlap import folded
 from engine.pools import chunks
 from engine.readers import load_documents, load_questions
@@ -719,8 +720,7 @@ def travelling(run, k):
 def write(text, path):
     """The whole file or none of it; InputError if it cannot be written."""
     try:
-        Path(f"{path}.part").write_text(text, encoding="utf-8")
-        os.replace(f"{path}.part", path)
+        write_whole(path, text)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 

@@ -29,6 +29,7 @@ import time
 from pathlib import Path
 
 from data import InputError
+from engine.outputs import write_whole
 
 CURVES = ("dev_accuracy", "key_accuracy", "target_share", "valid_share", "solved_share")
 
@@ -142,12 +143,7 @@ def write_json(path, content):
     """Indented JSON with the innermost lists on one line, whole or not at all."""
     text = json.dumps(content, indent=1)
     text = re.sub(r"\[[^\[\]{}]*\]", lambda part: " ".join(part[0].split()), text)
-    unfinished = Path(f"{path}.part")
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    write_whole(path, text + "\n")
 
 
 def fill_page(page, name, text):

@@ -17,7 +17,6 @@ and everything else stays. Model, prompts and sizes are the toy's. A recipe is `
 solver moved, and its generator moved if it is paid and did not otherwise. What two iterations teach
 says nothing. A recipe whose run is in DIR already is not run again.
 """
-import argparse
 import contextlib
 import json
 import os
@@ -35,6 +34,7 @@ from config import FILES as FILE_FIELDS
 from config import ROOT, SETTINGS
 from data import InputError
 from engine import flags
+from engine.arguments import Parser
 from engine.metrics import mean
 from engine.outputs import folder_to_write
 from engine.pools import chunks
@@ -256,8 +256,7 @@ def write_page(table):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m tools.recipes", __doc__)
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="for the runs")
     parser.add_argument("--only", metavar="WORD", default="", help="recipes with it in their name")
     parser.add_argument("--generator", metavar="FOLDER", type=Path,

@@ -19,7 +19,6 @@ A file world.json tells toy.truth, and nobody who trains, whose notes these are.
 
 Ours, not the paper's. studies.regimes turns them.
 """
-import argparse
 import json
 import os
 import random
@@ -30,7 +29,8 @@ from transformers import AutoTokenizer, Qwen3ForCausalLM
 
 import warmup
 from data import InputError
-from engine.outputs import whole
+from engine.arguments import Parser
+from engine.outputs import whole, write_whole
 from engine.speech import run_script
 from toy.make import generator_lesson, solver_lesson
 from toy.world import CARELESS, EASY, TARGET, note_set
@@ -65,10 +65,7 @@ def write_notes(folder, world):
 
 
 def write(path, content):
-    unfinished = f"{path}.part"
-    with open(unfinished, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-    os.replace(unfinished, path)
+    write_whole(path, json.dumps(content, indent=1))
 
 
 # ---------------------------------------------------------------- anchors
@@ -159,8 +156,7 @@ def turn(knob, value, folder, seed=0):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m toy.knobs", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m toy.knobs", __doc__)
     parser.add_argument("knob", help=f"NAME=VALUE; NAME is one of {', '.join(KNOBS)}")
     parser.add_argument("--out", required=True, help="folder to write")
     parser.add_argument("--seed", type=int, default=0, help="of the sample of dev questions")
