@@ -6,13 +6,13 @@ in a copy of the project that has the student's file in the place of ours. Our o
 measured on the same machine once, and kept in the folder of the course.
 """
 import json
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 from classroom.course import copy_project, reference, submission
 from classroom.grader import apart
+from engine.outputs import write_whole
 
 ITERATIONS = 10
 SECONDS = 600
@@ -44,10 +44,7 @@ def ours(folder, exercise):
         metrics, problem = run(reference(exercise.FILE), exercise)
         if problem:
             return None, f"our own run did not end: {problem}"
-        unfinished = kept.with_suffix(".part")
-        text = "\n".join(json.dumps(line) for line in metrics)
-        unfinished.write_text(text + "\n", encoding="utf-8")
-        shutil.move(unfinished, kept)
+        write_whole(kept, "\n".join(json.dumps(line) for line in metrics) + "\n")
     lines = kept.read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines], None
 
@@ -65,12 +62,18 @@ def beside(folder, exercise):
     lines = [row("iteration", [f"{t}" for t, _ in expected]),
              row("yours", [f"{100 * x:.1f} %" for _, x in found]),
              row("ours", [f"{100 * x:.1f} %" for _, x in expected])]
+    return judged(found, expected), lines
+
+
+def judged(found, expected):
+    """Two curves -> (right, sentence)."""
     if found == expected:
-        return (True, "the same curve as ours"), lines
-    if found[-1][1] < expected[-1][1] - SLACK:
-        return (False, f"the solver ends at {100 * found[-1][1]:.1f} % of the test questions, with "
-                       f"ours at {100 * expected[-1][1]:.1f} %"), lines
-    return (True, "it learns as ours does"), lines
+        return True, "the same curve as ours"
+    last, ours_last = found[-1][1], expected[-1][1]
+    if last < ours_last - SLACK:
+        return False, (f"the solver ends at {100 * last:.1f} % of the test questions, with ours at "
+                       f"{100 * ours_last:.1f} %")
+    return True, "it learns as ours does"
 
 
 def curve(metrics):

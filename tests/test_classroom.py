@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from classroom import course, grader, judge, sources
+from classroom import course, grader, judge, running, sources
 from classroom.__main__ import main
 from classroom.exercises import EXERCISES
 
@@ -77,6 +77,32 @@ def test_whatever_a_students_code_does_a_sentence_comes_back(body, tmp_path):
     (_, right, sentence), = grader.check(tmp_path, exercise, seconds=2)
     assert not right
     assert any(part in sentence for part in ENDINGS[body].split("|")), sentence
+
+
+def test_the_run_of_a_right_function_is_ours(tmp_path, capsys, monkeypatch):
+    # three iterations of four documents, not ten of eight: two minutes less
+    few = {"--iterations": "3", "--docs_per_step": "4"}
+    shorter = [few.get(before, word) for before, word in zip(["", *running.FLAGS], running.FLAGS)]
+    monkeypatch.setattr(running, "FLAGS", shorter)
+    folder = tmp_path / "course"
+    main(["start", str(folder), "center"])
+    (folder / "dugrpo.py").write_text(course.reference("dugrpo.py"), encoding="utf-8")
+    assert main(["check", "center", "--dir", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "the same curve as ours" in said and "1 of 1 passed" in said
+    yours, ours = [line.split()[1:] for line in said.splitlines()
+                   if line.split()[:1] in (["yours"], ["ours"])]
+    # the anchor, and the end: a number and a % each
+    assert yours == ours and len(ours) == 4
+
+
+def test_a_run_may_end_a_little_below_ours_and_no_further():
+    expected = [(0, .442), (5, .478), (10, .600)]
+    assert running.judged(expected, expected) == (True, "the same curve as ours")
+    near = [(0, .442), (5, .470), (10, .565)]
+    assert running.judged(near, expected) == (True, "it learns as ours does")
+    right, sentence = running.judged([(0, .442), (5, .452), (10, .400)], expected)
+    assert not right and "ends at 40.0 %" in sentence and "ours at 60.0 %" in sentence
 
 
 def test_show_and_reset_of_a_file_that_is_no_python_or_not_there_say_so(tmp_path, capsys):
