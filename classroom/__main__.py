@@ -20,8 +20,10 @@ TITLES = {"blank": "blank", "file": "your file", "by_hand": "worked numbers", "o
 def listing():
     """The exercises, easiest first."""
     print("Exercises, easiest first:\n")
+    name, symbol = (max(len(getattr(exercise, field)) for exercise in EXERCISES.values())
+                    for field in ("NAME", "SYMBOL"))
     for exercise in EXERCISES.values():
-        print(f"  {exercise.NAME:<13} {exercise.SYMBOL:<60} {exercise.FILE}")
+        print(f"  {exercise.NAME:<{name}}  {exercise.SYMBOL:<{symbol}}  {exercise.FILE}")
     print("\nBegin with: python -m classroom start my-course")
 
 

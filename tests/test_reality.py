@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from studies import reality
+from studies import reality, sources
 import train
 from data import InputError, Question
 from engine.flags import from_flags
+from engine.readers import load_questions
+from engine.verify import Verifier
 from fakes import advantages, distance, make_groups
 from influence import Gamma, dev_gradient, influence_scores, second_moment
 from policy import mean_length, update
+from solver import given_answer
 
 # runs and processes of their own
 pytestmark = pytest.mark.slow
@@ -348,3 +351,73 @@ def test_a_run_without_a_checkpoint_is_one_line(run, tmp_path):
     shutil.copy(run / "config.json", tmp_path)
     with pytest.raises(InputError, match="no whole checkpoint"):
         reality.load(tmp_path)
+
+
+# ---------------------------------------------------------------- questions of several sources
+
+def test_predictions_of_a_source_are_the_scores_and_a_wrong_key_is_wrong(run, toy_questions):
+    world = reality.load(run)
+    with Verifier() as verifier:
+        asked = sources.from_file(world, "toy", toy_questions, 4, verifier)
+        sample = sources.sample_of(world, asked, verifier)
+    assert [one.right for one in asked] == [True, True, False, False]
+    truth = {question.question_text: question for question in toy_questions}
+    for one in asked:
+        true = truth[one.question.question_text]
+        assert (one.question.ground_truth == true.ground_truth) == one.right
+        assert one.question.ground_truth in true.choices
+        letters = [given_answer(one.question, answer.text) for answer in one.answers]
+        assert one.r.tolist() == [float(letter == one.question.letter) for letter in letters]
+        assert 0 < one.r.mean() < 1
+
+    g_dev = dev_gradient(world.solver, sample.dev_answers, sample.A_dev, world.cfg)
+    for name in ("preconditioned_cosine", "cosine", "preconditioned_dot", "dot"):
+        scores = reality.scores(
+            world.solver, sample.answers, sample.A_sol, g_dev, world.cfg, name)
+        for q in range(4):
+            predicted = sources.predictions(world, sample, q, g_dev)
+            assert predicted[name] == pytest.approx(float(scores[q]), rel=1e-3, abs=1e-6)
+            assert predicted["solved"] == float(asked[q].r.mean())
+
+
+def test_a_study_of_sources_goes_on_where_it_was_stopped(run, tmp_path, capsys, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- results -->\n<!-- end of results -->\nafter\n")
+    file = tmp_path / "found.json"
+    words = [str(run), "--from", f"toy={from_flags({}).dev}", "--each", "2", "--dev", "4",
+             "--steps", "gamma", "--json", str(file), "--page", str(page)]
+    # stopped before the second question
+    steps = sources.steps
+    taken = []
+
+    def stopped(measure, q, names):
+        if taken:
+            raise KeyboardInterrupt
+        taken.append(q)
+        return steps(measure, q, names)
+
+    monkeypatch.setattr(sources, "steps", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        sources.main(words)
+    first = json.loads(file.read_text())["questions"]
+    assert list(first) == ["toy/0"]
+
+    monkeypatch.setattr(sources, "steps", steps)
+    sources.main(words)
+    found = json.loads(file.read_text())["questions"]
+    assert found["toy/0"] == first["toy/0"]
+    assert [x["right"] for x in found.values()][:2] == [True, False]
+    assert set(x["source"] for x in found.values()) <= {"toy", "generated"}
+    written = page.read_text()
+    assert written.startswith("before") and written.endswith("after\n")
+    assert "| preconditioned_cosine |" in written and "Step gamma" in written
+
+    with pytest.raises(InputError, match="holds another study"):
+        sources.main([*words, "--each", "3"])
+    with pytest.raises(InputError, match="expected NAME=FILE"):
+        sources.main([str(run), "--from", "toy", "--json", str(file)])
+
+
+@pytest.fixture
+def toy_questions():
+    return load_questions(from_flags({}).test)
