@@ -20,8 +20,8 @@ TITLES = {"blank": "blank", "file": "your file", "by_hand": "worked numbers", "o
 def listing():
     """The exercises, easiest first."""
     print("Exercises, easiest first:\n")
-    name, symbol = (max(len(getattr(exercise, field)) for exercise in EXERCISES.values())
-                    for field in ("NAME", "SYMBOL"))
+    name = max(len(exercise.NAME) for exercise in EXERCISES.values())
+    symbol = max(len(exercise.SYMBOL) for exercise in EXERCISES.values())
     for exercise in EXERCISES.values():
         print(f"  {exercise.NAME:<{name}}  {exercise.SYMBOL:<{symbol}}  {exercise.FILE}")
     print("\nBegin with: python -m classroom start my-course")

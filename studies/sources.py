@@ -187,8 +187,8 @@ def run(args, found):
             asked += from_file(world, name, load_questions(file), args.each, verifier)
         asked += from_generator(world, args.each, verifier)
         counts = Counter(one.source for one in asked)
-        print("mixed: " + ", ".join(f"{counts[name]} of {name}" for name in
-                                    (*args.files, GENERATED)), flush=True)
+        said = [f"{counts[name]} of {name}" for name in (*args.files, GENERATED)]
+        print("mixed: " + ", ".join(said), flush=True)
         if not asked:
             raise InputError("no question of any source has mixed answers, so nothing has a "
                              "gradient")
@@ -267,10 +267,12 @@ def table(groups, step, goal):
 
 
 def interval(numbers, sign=""):
-    """>>> interval([0.5, -0.25, float("nan")], "+")
+    """-> text.
+
+    >>> interval([0.5, -0.25, float("nan")], "+")
     '+0.50 [-0.25, -]'
     """
-    middle, low, high = (value(x, sign) for x in numbers)
+    middle, low, high = [value(x, sign) for x in numbers]
     return f"{middle} [{low}, {high}]"
 
 
@@ -281,16 +283,19 @@ def value(x, sign=""):
 def by_key(records):
     """-> lines: what the method's score is for right and wrong keys, and what they do."""
     taken = records[0]["real"]
-    columns = [(step, goal) for step in taken for goal in reality.goals(taken[step])]
+    columns = []
+    for step, changes in taken.items():
+        columns += [(step, goal) for goal in reality.goals(changes)]
     head = " | ".join(f"{step}, {goal}" for step, goal in columns)
     lines = [f"| key | questions | the method's score | {head} |",
              "|---|" + "--:|" * (2 + len(columns))]
     for title, right in (("right", True), ("wrong", False), ("the generator's", None)):
         some = [x for x in records if x["right"] is right]
         if some:
-            score = mean_of([x["predicted"][reality.METHOD] for x in some], ".3f")
-            cells = [mean_of([x["real"][step][goal] for x in some]) for step, goal in columns]
-            lines.append(f"| {title} | {len(some)} | {score} | {' | '.join(cells)} |")
+            cells = [mean_of([x["predicted"][reality.METHOD] for x in some], ".3f")]
+            for step, goal in columns:
+                cells.append(mean_of([x["real"][step][goal] for x in some]))
+            lines.append(f"| {title} | {len(some)} | {' | '.join(cells)} |")
     return lines
 
 
@@ -339,9 +344,9 @@ def read_flags(argv):
 
 def plan(args):
     """What must be equal where a file is gone on with."""
+    sources = {name: Path(file).name for name, file in args.files.items()}
     return {"run": reality.run_name(args.run), "each": args.each, "steps": args.steps,
-            "dev": args.dev, "sources": {name: Path(file).name for name, file in
-                                         args.files.items()}}
+            "dev": args.dev, "sources": sources}
 
 
 def main(argv=None):
