@@ -14,6 +14,7 @@ from tools import house
 ROOT = house.ROOT
 PAGES = {name: (ROOT / f"docs/{name}.md").read_text(encoding="utf-8")
          for name in ("companion", "differences")}
+KNOWN = (ROOT / "docs/results/claims.md").read_text(encoding="utf-8")
 VERDICTS = {"holds here", "no difference here", "contradicted here", "not tested here"}
 SCRIPTS = {path.name for path in house.python_files() if path.parent == ROOT}
 # left behind by python -m toy.make
@@ -114,15 +115,16 @@ def test_every_flag_named_is_one(page):
         assert flag in config.SETTINGS or f'"--{flag}"' in sources, flag
 
 
-def commands(page):
+def commands(text):
     """What stands in backticks and begins like a command."""
-    return re.findall(r"`((?:python|pytest|torchrun) [^`]*)`", PAGES[page])
+    return re.findall(r"`((?:python|pytest|torchrun) [^`]*)`", text)
 
 
-def test_every_command_of_the_companion_is_one(monkeypatch):
+@pytest.mark.parametrize("text, least", [(PAGES["companion"], 40), (KNOWN, 20)])
+def test_every_command_is_one(monkeypatch, text, least):
     monkeypatch.chdir(ROOT)
-    found = commands("companion")
-    assert len(found) > 40
+    found = commands(text)
+    assert len(found) > least
     for command in found:
         words = shlex.split(command)
         if words[0] == "pytest":
@@ -251,3 +253,25 @@ def test_every_difference_has_a_flag_or_a_test():
         assert "--" in held_by or "test" in held_by, subject
         for file in re.findall(r"tests/\w+\.py", held_by):
             assert (ROOT / file).exists(), file
+
+
+# ---------------------------------------------------------------- what we know
+
+def test_what_we_know_agrees_with_the_companion_and_counts_its_verdicts_right():
+    theirs = [cells for cells in rows(KNOWN) if re.fullmatch(r"\d\.\d+", cells[0])]
+    ours = [cells for cells in rows(KNOWN) if len(cells) == 5 and cells[0] != "claim"]
+    for cells in theirs:
+        assert len(cells) == 7 and cells[4] == claims()[cells[0]][-1], cells[0]
+    for cells in ours:
+        assert cells[2] in VERDICTS, cells[0]
+
+    def counted(verdicts):
+        return [verdicts.count(x) for x in ("holds here", "no difference here",
+                                            "contradicted here", "not tested here")]
+
+    first = KNOWN.split("\n\n")[1]
+    numbers = [int(n) for n in re.findall(r"\b\d+\b", first.split("No claim about")[0])]
+    of_theirs = counted([cells[4] for cells in theirs])
+    of_ours = counted([cells[2] for cells in ours])
+    assert of_ours[2] == 0
+    assert numbers == [len(theirs), *of_theirs, len(ours), of_ours[0], of_ours[1], of_ours[3]]
