@@ -248,3 +248,40 @@ def test_two_ranks_that_agree_train(world, tmp_path):
                  for rank in range(2)]
     assert fakes.wait_for(processes, 120) == [0, 0]
     assert (run / "metrics.jsonl").read_text().count("\n") == 1
+
+
+# ---------------------------------------------------------------- Ctrl-C before anything has begun
+
+# a command whose import of torch says so and takes a minute
+SLOW_TORCH = """
+import builtins, runpy, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.path.insert(0, ".")
+usual = builtins.__import__
+
+def slow(name, *rest, **more):
+    if name == "torch":
+        print("importing", flush=True)
+        time.sleep(60)
+    return usual(name, *rest, **more)
+
+builtins.__import__ = slow
+run = runpy.run_module if sys.argv[1] == "-m" else runpy.run_path
+sys.argv[:2] = sys.argv[2:3] if sys.argv[1] == "-m" else sys.argv[1:2]
+run(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("words", [
+    ["train.py"], ["evaluate.py", "toy/anchor", "--questions", "toy/test.json"],
+    ["warmup.py", "--model", "toy/anchor", "--demos", "docs/example/demos.jsonl", "--out", "x"],
+    ["-m", "studies.zoo", "x"], ["-m", "tools.bench"]], ids=" ".join)
+def test_ctrl_c_while_torch_is_imported_is_a_line(words):
+    process = subprocess.Popen([sys.executable, "-c", SLOW_TORCH, *words], cwd=ROOT, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert said == "\nstopped\n"
+    # what a shell calls 130
+    assert process.returncode == -signal.SIGINT
