@@ -1,11 +1,16 @@
 """What makes the method fast, parallel and resumable, and holds none of it: equal by test."""
+import os
 import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def say_stopped(kind, error, trace, usual=sys.excepthook):
-    """Ctrl-C where nothing catches it, above all in the seconds that torch's import takes, is a
-    line and not a traceback; the exit code stays SIGINT's."""
-    if issubclass(kind, KeyboardInterrupt):
+    """Ctrl-C where nothing of a command catches it, above all in the seconds that torch's import
+    takes, is a line and not a traceback; the exit code stays SIGINT's. Other people's scripts that
+    import this package see what they always see."""
+    command = getattr(sys.modules["__main__"], "__file__", None) or ""
+    if issubclass(kind, KeyboardInterrupt) and os.path.abspath(command).startswith(ROOT + os.sep):
         print("\nstopped", file=sys.stderr)
     else:
         usual(kind, error, trace)

@@ -252,11 +252,10 @@ def test_two_ranks_that_agree_train(world, tmp_path):
 
 # ---------------------------------------------------------------- Ctrl-C before anything has begun
 
-# a command whose import of torch says so and takes a minute
+# Python reads it before a command: the import of torch says so and takes a minute
 SLOW_TORCH = """
-import builtins, runpy, signal, sys, time
+import builtins, signal, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.path.insert(0, ".")
 usual = builtins.__import__
 
 def slow(name, *rest, **more):
@@ -266,22 +265,33 @@ def slow(name, *rest, **more):
     return usual(name, *rest, **more)
 
 builtins.__import__ = slow
-run = runpy.run_module if sys.argv[1] == "-m" else runpy.run_path
-sys.argv[:2] = sys.argv[2:3] if sys.argv[1] == "-m" else sys.argv[1:2]
-run(sys.argv[0], run_name="__main__")
 """
+
+
+def stopped_while_importing(words, folder):
+    """-> what the command said on stderr."""
+    (folder / "sitecustomize.py").write_text(SLOW_TORCH)
+    process = subprocess.Popen([sys.executable, *words], cwd=ROOT, text=True,
+                               env=os.environ | {"PYTHONPATH": f"{folder}:{ROOT}"},
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    # what a shell calls 130
+    assert process.returncode == -signal.SIGINT
+    return said
 
 
 @pytest.mark.parametrize("words", [
     ["train.py"], ["evaluate.py", "toy/anchor", "--questions", "toy/test.json"],
     ["warmup.py", "--model", "toy/anchor", "--demos", "docs/example/demos.jsonl", "--out", "x"],
     ["-m", "studies.zoo", "x"], ["-m", "tools.bench"]], ids=" ".join)
-def test_ctrl_c_while_torch_is_imported_is_a_line(words):
-    process = subprocess.Popen([sys.executable, "-c", SLOW_TORCH, *words], cwd=ROOT, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout.readline() == "importing\n"
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert said == "\nstopped\n"
-    # what a shell calls 130
-    assert process.returncode == -signal.SIGINT
+def test_ctrl_c_while_torch_is_imported_is_a_line(words, tmp_path):
+    assert stopped_while_importing(words, tmp_path) == "\nstopped\n"
+
+
+def test_somebody_elses_script_keeps_its_traceback(tmp_path):
+    script = tmp_path / "theirs.py"
+    script.write_text("import engine\nimport torch\n")
+    said = stopped_while_importing([str(script)], tmp_path)
+    assert said.startswith("Traceback") and said.rstrip().endswith("KeyboardInterrupt")
