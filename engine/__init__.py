@@ -1,4 +1,7 @@
-"""What makes the method fast, parallel and resumable, and holds none of it: equal by test."""
+"""What makes the method fast, parallel and resumable, and holds none of it: equal by test.
+
+Here itself only: Ctrl-C while a command is still importing torch is a line.
+"""
 import os
 import sys
 

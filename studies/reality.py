@@ -438,6 +438,7 @@ class Measure:
         self.sample = sample
         self.objective = objective
         self.before = objective.values(world.solver)
+        self.still = {}         # {learning rate: what the trainer's step of a zero gradient does}
 
     def improvement(self, take, lr, **settings):
         with after(self.world.solver, take, lr, **settings):
@@ -455,10 +456,10 @@ class Measure:
                      self.world.cfg)
         return self.improvement(lambda: step_along(solver, g), lr)
 
-    def trainer(self, chosen, lr):
-        """The run's own update on each question alone -> list of improvements.
+    def trainer(self, q, lr):
+        """The run's own update on one question alone.
 
-        Less the step of a zero gradient, which is common to all.
+        Less the step of a zero gradient, which is common to all questions and taken once.
         """
         solver = self.world.solver
         cfg = self.world.cfg
@@ -467,15 +468,13 @@ class Measure:
         def stand_still():
             step_along(solver, [torch.zeros_like(p) for p in solver.params])
 
-        def train_on(q):
+        def train():
             update(solver, [self.sample.answers[q]], self.sample.A_sol[q:q + 1], cfg)
 
-        still = self.improvement(stand_still, **settings)
-        gains = []
-        for q in bar(chosen, "trainer"):
-            own = self.improvement(lambda: train_on(q), **settings)
-            gains.append({name: own[name] - still[name] for name in own})
-        return gains
+        if lr not in self.still:
+            self.still[lr] = self.improvement(stand_still, **settings)
+        own = self.improvement(train, **settings)
+        return {name: own[name] - self.still[lr][name] for name in own}
 
 
 def bar(items, what):
@@ -578,7 +577,8 @@ def study(world, sample, chosen, sizes, batches, warm):
         what = f"learning rate x {size:g}"
         real[f"gamma {size:g}"] = steps(alone, size * cfg.solver_lr, what)
     if warm:
-        real["trainer 1"] = columns(measure.trainer(chosen, cfg.solver_lr))
+        real["trainer 1"] = columns(
+            [measure.trainer(q, cfg.solver_lr) for q in bar(chosen, "trainer")])
 
     result = {
         "before": measure.before, "exact": objective.exact,

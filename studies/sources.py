@@ -156,7 +156,7 @@ def steps(measure, q, names):
     taken = {}
     for name in names:
         if name == "trainer":
-            taken[name], = measure.trainer([q], cfg.solver_lr)
+            taken[name] = measure.trainer(q, cfg.solver_lr)
         else:
             alone = reality.question_denominator(measure.sample)
             taken[name] = measure.along([q], alone, cfg.solver_lr)
@@ -193,6 +193,7 @@ def run(args, found):
             raise InputError("no question of any source has mixed answers, so nothing has a "
                              "gradient")
         sample = sample_of(world, asked, verifier)
+    refuse_changed(world, asked, args, found)
 
     g_dev = dev_gradient(world.solver, sample.dev_answers, sample.A_dev, world.cfg)
     measure = reality.Measure(world, sample, reality.Objective(world, sample))
@@ -200,8 +201,7 @@ def run(args, found):
               "dev_questions": len(world.dev), "before": measure.before, "cpu": cpu()}
 
     for q in reality.bar(range(len(asked)), "questions"):
-        one = asked[q]
-        key = f"{one.source}/{q}"
+        one, key = asked[q], key_of(asked, q)
         if key in found["questions"]:
             continue
         found["questions"][key] = {
@@ -209,6 +209,22 @@ def run(args, found):
             "predicted": predictions(world, sample, q, g_dev),
             "real": steps(measure, q, args.steps)}
         write_json(args.json, reality.rounded(found))
+
+
+def key_of(asked, q):
+    return f"{asked[q].source}/{q}"
+
+
+def refuse_changed(world, asked, args, found):
+    """InputError if the run or a source is another than when the file was begun."""
+    same = found.get("iteration", world.iteration) == world.iteration
+    for q, one in enumerate(asked):
+        known = found["questions"].get(key_of(asked, q))
+        text = one.question.question_text
+        same = same and (not known or known["question"].get("question_text") == text)
+    if not same:
+        raise InputError(f"{args.json}: the run or a file of questions has changed since it was "
+                         "begun; give another --json")
 
 
 # ---------------------------------------------------------------- what came out
@@ -369,4 +385,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, "stopped. The same command goes on from here.")

@@ -94,7 +94,8 @@ def test_weights_and_adamw_come_back_bit_for_bit_even_after_an_error(measure):
     optimizer = solver.optimizer
     before = everything(solver)
     measure.along([0], 3.0, 0.1)
-    measure.trainer([1, 2], 0.1)
+    for q in (1, 2):
+        measure.trainer(q, 0.1)
 
     ones = [torch.ones_like(p) for p in solver.params]
     step = partial(reality.step_along, solver, ones)
@@ -125,7 +126,7 @@ def test_the_trainers_step_without_momentum_and_decay_is_the_share(measure):
     the two steps are one.
     """
     measure.world.cfg = replace(measure.world.cfg, beta1=0.0, weight_decay=0.0, grad_clip=1e9)
-    trainer, = measure.trainer([2], 0.01)
+    trainer = measure.trainer(2, 0.01)
 
     Tbar = mean_length([ANSWERS[2]])
     share = measure.along([2], measure.world.cfg.minibatch_rows * Tbar, 0.01)
@@ -355,6 +356,11 @@ def test_a_run_without_a_checkpoint_is_one_line(run, tmp_path):
 
 # ---------------------------------------------------------------- questions of several sources
 
+@pytest.fixture
+def toy_questions():
+    return load_questions(from_flags({}).test)
+
+
 def test_predictions_of_a_source_are_the_scores_and_a_wrong_key_is_wrong(run, toy_questions):
     world = reality.load(run)
     with Verifier() as verifier:
@@ -414,10 +420,10 @@ def test_a_study_of_sources_goes_on_where_it_was_stopped(run, tmp_path, capsys, 
 
     with pytest.raises(InputError, match="holds another study"):
         sources.main([*words, "--each", "3"])
+    # the run went on, or the file of questions is another of the same name
+    for change in ({"iteration": 7}, {"questions": {"toy/0": {"question": {}}}}):
+        (tmp_path / "other.json").write_text(json.dumps(json.loads(file.read_text()) | change))
+        with pytest.raises(InputError, match="has changed since"):
+            sources.main([*words[:-3], str(tmp_path / "other.json")])
     with pytest.raises(InputError, match="expected NAME=FILE"):
         sources.main([str(run), "--from", "toy", "--json", str(file)])
-
-
-@pytest.fixture
-def toy_questions():
-    return load_questions(from_flags({}).test)
