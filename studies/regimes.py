@@ -14,12 +14,12 @@
               documents, which sigma_B is for                       none
     scales    factor between weights that follow each other         AdamW's direction and raw,
     lengths   how much longer answers are where dev does not ask    cosine and dot
+    rare      of so many notes one has the numbers above 49         the same
+    formats   problems without choices in the solver's batch        the same
 
-Every arm runs 20 iterations on 5 seeds, at the rate that the race's search found for its reward, or
-the default. The four of noise share influence's: AdamW divides by the size of the gradient, so
-their updates are alike; what each moved the generator by stands in the table. An arm that a knob
-cannot reach runs once and is drawn as a level line. What dev_only trains on is as many answers as
-the others have, to the dev questions over and over.
+Every arm runs 20 iterations on 5 seeds, at the rate that the race's search found for its reward.
+The four of noise share influence's: AdamW divides by the size of the gradient, so their updates are
+alike. An arm that a knob cannot reach is a level line.
 
 docs/results/regimes.json gets every run as it ends and is all that must be kept (records.py).
 toy.knobs makes notes, questions and anchors; nothing that trains learns what is true in them.
@@ -60,15 +60,17 @@ SIMILARITIES = ("preconditioned_cosine", "cosine", "preconditioned_dot", "dot")
 # knob: its values, what it is called, its arms; with the first arm the others are compared
 KNOBS = {
     "dev":     ((5, 10, 20, 40, 80, 160), "dev questions", ("influence", "dev_only", "fixed")),
-    "keys":    ((0.2, 0.5, 0.8, 1.0), "right keys taught (share)", PAYS),
+    "keys":    ((0.2, 0.5, 1.0), "right keys taught (share)", PAYS),
     "useless": ((0, 0.5, 0.9), "notes nobody needs (share)", PAYS),
     "trivial": ((0, 0.5, 0.9), "notes with trivial questions (share)", PAYS),
     "noise":   ((0, 0.5, 0.9), "notes that give noise alone (share)",
                 ("dugrpo", "group_std", "batch_std", "none")),
     "scales":  ((1, 4, 16), "factor between weights", SIMILARITIES),
     "lengths": ((1, 4, 12), "times as long, other answers", SIMILARITIES),
+    "rare":    ((2, 10, 50), "one note in so many has rare numbers", SIMILARITIES),
+    "formats": ((0, 24, 72), "problems without choices, a batch", SIMILARITIES),
 }
-ORDER = ("scales", "lengths", "noise", "dev", "keys", "useless", "trivial")
+ORDER = ("scales", "lengths", "rare", "formats", "noise", "dev", "keys", "useless", "trivial")
 # arms that the knob cannot reach
 LEVEL = {("dev", "fixed")}
 
@@ -86,6 +88,9 @@ def setting(knob, value, seed, worlds):
         return "easy", {}, ()
     source = "useless" if knob in ("noise", "trivial") else knob
     name = f"{source}-{value}"
+    if source == "formats":
+        problems = {"rlvr": str(config.ROOT / "toy/free/rlvr.json"), "rlvr_per_step": value}
+        return name, {"preset": "toy-free"} | (problems if value else {}), ()
     folder = os.path.join(worlds, name)
     made = ((source, value, folder, seed),)
 

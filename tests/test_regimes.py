@@ -49,7 +49,8 @@ def jobs_of(knob, out):
 @pytest.mark.parametrize("knob", regimes.KNOBS)
 def test_a_knob_changes_its_own_settings_and_train_reads_them(out, knob):
     """Against the first value, nothing but files differs; on a value the arms have one world."""
-    may_move = {"dev", "questions", "documents", "model", "generator_model"}
+    may_move = {"dev", "questions", "documents", "model", "generator_model", "rlvr",
+                "rlvr_per_step"}
     arms_may = {"reward", "similarity", "advantage", "train_on", "questions", "generator_lr",
                 "dev", "invalid_score"}
     jobs = jobs_of(knob, out)
@@ -191,6 +192,21 @@ def test_a_share_of_the_notes_has_nothing_that_dev_asks_for(tmp_path):
     assert len(notes) == 600 and 1 - triples / 600 == pytest.approx(0.6, abs=0.06)
 
 
+def test_one_note_in_so_many_has_large_numbers(tmp_path):
+    import re
+    folder = knobs.turn("rare", 10, tmp_path / "rare-10")
+    notes = json.loads((folder / "documents.json").read_text())
+    triple = re.compile(r"(?:picked|counted|sold|found|packed) (\d+) .*? (\d+) and \w+ \w+ (\d+)"
+                        r"|boxes held (\d+), (\d+) and (\d+)")
+    large = []
+    for row in notes:
+        numbers = [int(x) for x in triple.search(row["content"]).groups() if x]
+        assert len(numbers) == 3 and (max(numbers) < 50 or min(numbers) >= 50)
+        large.append(min(numbers) >= 50)
+    # standard error .012
+    assert len(notes) == 600 and sum(large) / 600 == pytest.approx(0.1, abs=0.04)
+
+
 def test_without_barren_notes_the_easy_world_is_as_it_was(tmp_path):
     import random
     shipped = json.loads(Path(EASY.path("documents.json")).read_text())
@@ -247,7 +263,8 @@ def test_what_the_solver_masters_is_always_right_and_what_is_long_is_not_asked_b
 
 def test_a_knob_that_is_none_is_one_line(tmp_path, capsys):
     from engine.speech import run_script
-    for words in (["key=1"], ["keys"], ["keys=x"], ["dev=500"], ["useless=2"]):
+    for words in (["key=1"], ["keys"], ["keys=x"], ["dev=500"], ["useless=2"], ["rare=0"],
+                  ["rare=1.5"]):
         with pytest.raises(SystemExit) as ended:
             run_script(lambda: knobs.main([*words, "--out", str(tmp_path)]))
         assert ended.value.code == 2

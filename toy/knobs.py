@@ -7,6 +7,8 @@ for an anchor, the rest at once.
     dev       5 ... 160   so many dev questions, drawn by a seed            seedN.json, N = --seed
     keys      0 ... 1     share of right keys in what the writer is taught  anchor, for the writer
     useless   0 ... 1     share of notes about skills that nobody needs     documents.json
+    rare      1, 2, 3 ... one note in so many has a triple above 49, the    documents.json
+                          others have one below 50
     masters   -           to a solver that knows those, they are trivial    anchor, for the solver
     scales    1, 2, 4 ... factor between weights that follow each other     anchor, for the solver
     lengths   1, 2, 3 ... how often an answer repeats itself, where the     anchor, for the solver
@@ -55,6 +57,14 @@ def dev(folder, n, seed):
 def useless(folder, share, seed=0):
     """Notes of which a share says nothing that can be asked as dev and test ask."""
     write_notes(folder, replace(EASY, barren=share))
+
+
+def rare(folder, n, seed=0):
+    """Notes whose large numbers are seldom read; dev and test ask about all alike."""
+    if n < 1 or n != int(n):
+        raise InputError(f"rare={n}: expected a whole number, at least 1")
+    regions = {f"often {i}": range(1, 50) for i in range(1, int(n))}
+    write_notes(folder, replace(EASY, regions=regions | {"rare": range(50, 100)}))
 
 
 def write_notes(folder, world):
@@ -142,13 +152,13 @@ def save(folder, model, tokenizer):
 
 # ---------------------------------------------------------------- the command
 
-KNOBS = {"dev": dev, "keys": keys, "useless": useless, "masters": masters,
+KNOBS = {"dev": dev, "useless": useless, "rare": rare, "keys": keys, "masters": masters,
          "scales": scales, "lengths": lengths}
 
 
 def turn(knob, value, folder, seed=0):
     """Write what the knob at this value needs, unless it is there. -> folder"""
-    there = {"dev": f"seed{seed}.json", "useless": "documents.json"}
+    there = {"dev": f"seed{seed}.json", "useless": "documents.json", "rare": "documents.json"}
     if not os.path.exists(os.path.join(folder, there.get(knob, "anchor"))):
         os.makedirs(folder, exist_ok=True)
         KNOBS[knob](folder, value, seed)
