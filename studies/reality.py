@@ -292,7 +292,7 @@ class Objective:
         cfg = world.cfg
         solver = world.solver
         self.cfg = cfg
-        trees = enumerated(solver, world.dev, cfg)
+        trees = enumerated(solver, world.dev, sample.dev_answers, cfg)
         self.exact = trees is not None
         self.trees = trees if self.exact else expected.plant(solver, world.dev)
 
@@ -354,14 +354,17 @@ class Objective:
         return self.layout.gradient(solver, cfg, lambda logp: -self.parts(logp)["accuracy"])
 
 
-def enumerated(solver, questions, cfg):
-    """M questions -> M trees of all likely answers, or None where they cannot be enumerated."""
+def enumerated(solver, questions, answers, cfg):
+    """M questions, (M, m) sampled answers -> M trees of all likely answers and these, or None where
+    they cannot be enumerated.
+    """
     if not all(question.choices for question in questions):
         return None
     # one question tells soon where all have too many answers
     if not expected.grow(solver, expected.plant(solver, questions[:1]), cfg):
         return None
     trees = expected.plant(solver, questions)
+    add_answers(trees, answers)
     return trees if expected.grow(solver, trees, cfg) else None
 
 

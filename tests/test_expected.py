@@ -82,6 +82,29 @@ def test_a_box_decides_and_nothing_after_it_is_followed(world):
         assert {len(tree.path(node)) for node in tree.leaves} == {1, 2, 3}
 
 
+def test_sampled_answers_in_the_trees_save_passes_and_change_nothing(world, monkeypatch):
+    solver, cfg, trees = world
+    with_answers = expected.plant(solver, QUESTIONS)
+    for tree in with_answers:
+        for answer in ([TALK, TALK, A], [TALK, B, EOS], [A]):
+            tree.add_answer(answer)
+    passes = []
+    hidden = expected.Layout.hidden
+    monkeypatch.setattr(expected.Layout, "hidden",
+                        lambda *args: passes.append(1) or hidden(*args))
+    assert expected.grow(solver, with_answers, cfg)
+    assert len(passes) == 1
+
+    def leaves(tree):
+        return {tuple(tree.tokens[x] for x in tree.path(node)): right
+                for node, right in tree.leaves.items()}
+    assert list(map(leaves, with_answers)) == list(map(leaves, trees))
+    for grown in (trees, with_answers):
+        layout = expected.Layout(solver, grown, cfg)
+        grown.append(expected.Accuracy(layout)(layout.logps(solver, cfg)))
+    assert [float(x) for x in trees[-1]] == pytest.approx([float(x) for x in with_answers[-1]])
+
+
 @pytest.mark.parametrize("kind", ["tied", "window"])
 @pytest.mark.parametrize("tokens_at_once", [10000, 30])
 def test_log_probs_of_sampled_answers_are_those_of_the_plain_way(make_policy, kind, tokens_at_once):
