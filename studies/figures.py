@@ -1,8 +1,8 @@
 """Draws the figures of these studies, and those of the authors' text from runs of one's own.
 
-    python -m studies.figures race docs/results/race-first.json
+    python -m studies.figures race docs/results/race.json
     python -m studies.figures regimes docs/results/regimes.json
-    python -m studies.figures ablations docs/results/race-first.json
+    python -m studies.figures ablations docs/results/race.json
     python -m studies.figures quality docs/results/quality.json
     python -m studies.figures curves infuser=RUN,RUN,... fixed=RUN,RUN,...
     python -m studies.figures curves influence=FILE.json:influence fixed=FILE.json:fixed
