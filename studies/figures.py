@@ -103,11 +103,12 @@ def draw_race(plt, results, base=None):
         rows.append([arm for arm in beside if arm in found["arms"]])
     rows = [arms for arms in rows if arms]
 
-    figure, axes = plt.subplots(len(rows), len(RACE_PANELS), squeeze=False,
-                                figsize=(3.4 * len(RACE_PANELS), 3.3 * len(rows)))
-    for row, arms in zip(axes, rows):
+    figure = plt.figure(figsize=(3.4 * len(RACE_PANELS), 3.5 * len(rows)), layout="constrained")
+    for part, arms in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows):
+        row = part.subplots(1, len(RACE_PANELS))
         draw_row(row, found, arms)
-    figure.tight_layout()
+        part.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", frameon=False,
+                    fontsize=8, handlelength=3, ncols=len(arms))
     base = base or os.path.splitext(results)[0]
     save(plt, figure, base)
     return [base]
@@ -122,7 +123,6 @@ def draw_row(row, found, arms):
         ax.set_ylim(max(0, ax.get_ylim()[0]), min(101, ax.get_ylim()[1]))
         ax.set_xlabel("iteration")
         ax.set_xticks(found["evaluated"])
-    row[0].legend(frameon=False, fontsize=7, handlelength=3, ncols=2)
 
 
 def draw_arm(ax, found, arm, metric):
