@@ -7,7 +7,7 @@
     dev.jsonl           40 questions, each with its passage, at most 300 characters
     valid.jsonl         20 more of these, to watch while training
     test.jsonl         305 more
-    test-bare.jsonl    the same 305 without passages: what was learned beside reading
+    test-bare.jsonl    the same 305 without passages, and dev-bare.jsonl the 40: knowledge
     oracle.jsonl       the real questions on the documents, with their passages: the ceiling
     demos.jsonl        demonstrations for warmup.py: the other passages of SciQ, and SQuAD's with
                        other answers of the same article as wrong options
@@ -110,7 +110,8 @@ def files(sciq, squad, seed=0):
         "test-bare": [question(item, rng, passage=False) for item in test],
         "oracle": [question(item, rng) for item in documents],
         "demos": [{"content": item["content"], **question(item, rng, passage=False)}
-                  for item in demos]}
+                  for item in demos],
+        "dev-bare": [question(item, rng, passage=False) for item in dev]}
 
 
 def other_sources(arc, sums, oracle, seed=0):

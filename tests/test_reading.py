@@ -75,6 +75,8 @@ def test_the_files_can_be_read_and_share_nothing(wheel, tmp_path, monkeypatch):
                                   f"{row.get('question_text', '')}") for row in rows))
     assert not texts("documents", "demos") & texts("dev", "valid", "test")
     assert not texts("demos") & texts("documents")
+    assert [row["question_id"] for row in made["dev-bare"]] == [
+        row["question_id"] for row in made["dev"]]
     asked = {row["question_id"] for row in made["mixture"]}
     assert not asked & {row["question_id"] for row in made["arc"] + made["sums"] + made["test"]}
 
