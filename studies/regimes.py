@@ -247,7 +247,7 @@ def summarise(chosen, rates, args, records):
     for knob in KNOBS:
         if knob in chosen or knob in records.found.get("knobs", {}):
             x = results_of(knob, jobs_of(knob, rates, args), records.runs)
-            if any(map(any, x["arms"].values())):
+            if begun(x):
                 found[knob] = x
     if not found:
         raise InputError(f"{records.path}: no finished run to sum up")
@@ -267,6 +267,11 @@ def summarise(chosen, rates, args, records):
     if args.reported:
         fill_page(f"{base}.md", "results", text)
     draw_figures(str(records.path))
+
+
+def begun(x):
+    """Has any arm of a knob two points? A single one may be a run that knobs share."""
+    return any(len([point for point in line if point]) > 1 for line in x["arms"].values())
 
 
 def draw_figures(path):
