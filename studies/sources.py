@@ -15,6 +15,7 @@
                  positive: better
 
     prediction   those of studies.reality, and what a score has to beat:
+    exact        the method's, with the gradient of the exact dev accuracy in place of g_dev
     norm         |g_q|
     length       mean tokens of an answer
     solved       share of right answers, by the key
@@ -36,6 +37,7 @@ from config import SIMILARITIES
 from data import InputError, Question
 from dugrpo import has_gradient
 from engine.arguments import Parser
+from engine.finished import digest
 from engine.outputs import file_to_write
 from engine.readers import load_questions
 from engine.speech import run_script
@@ -132,8 +134,11 @@ def mixed(source, right, questions, answers, verifier):
 
 # ---------------------------------------------------------------- one question
 
-def predictions(world, sample, q, g_dev):
-    """-> {name: number}, of the q-th question of the sample."""
+def predictions(world, sample, q, g_dev, g_accuracy):
+    """-> {name: number}, of the q-th question of the sample.
+
+    g_accuracy: gradient of minus the exact dev accuracy, or None where it cannot be counted.
+    """
     cfg, solver = world.cfg, world.solver
     g = reality.gradient(solver, sample.answers, sample.A_sol, [q],
                          reality.question_denominator(sample), cfg)
@@ -142,6 +147,9 @@ def predictions(world, sample, q, g_dev):
     for name in SIMILARITIES:
         predicted[name] = float(similarity(g_dev, g, moments, replace(cfg, similarity=name)))
     predicted |= reality.other_predictions(solver, g, g_dev, cfg)
+    if g_accuracy is not None:
+        exact = replace(cfg, similarity=reality.METHOD)
+        predicted["exact"] = float(similarity(g_accuracy, g, moments, exact))
 
     group = sample.answers[q]
     # above the mean of its group: right
@@ -200,13 +208,15 @@ def run(args, found):
     found |= {"run": reality.run_name(args.run), "iteration": world.iteration,
               "dev_questions": len(world.dev), "before": measure.before, "cpu": cpu()}
 
+    g_accuracy = measure.objective.exact_gradient(world.solver, world.cfg)
+
     for q in reality.bar(range(len(asked)), "questions"):
         one, key = asked[q], key_of(asked, q)
         if key in found["questions"]:
             continue
         found["questions"][key] = {
-            "source": one.source, "right": one.right, "question": vars(one.question),
-            "predicted": predictions(world, sample, q, g_dev),
+            "source": one.source, "right": one.right, "question": fingerprint(one.question),
+            "predicted": predictions(world, sample, q, g_dev, g_accuracy),
             "real": steps(measure, q, args.steps)}
         write_json(args.json, reality.rounded(found))
 
@@ -215,13 +225,17 @@ def key_of(asked, q):
     return f"{asked[q].source}/{q}"
 
 
+def fingerprint(question):
+    """What tells it from others without its text, which may not be ours to publish."""
+    return digest(question.question_text, question.choices, question.ground_truth)
+
+
 def refuse_changed(world, asked, args, found):
     """InputError if the run or a source is another than when the file was begun."""
     same = found.get("iteration", world.iteration) == world.iteration
     for q, one in enumerate(asked):
         known = found["questions"].get(key_of(asked, q))
-        text = one.question.question_text
-        same = same and (not known or known["question"].get("question_text") == text)
+        same = same and (not known or known["question"] == fingerprint(one.question))
     if not same:
         raise InputError(f"{args.json}: the run or a file of questions has changed since it was "
                          "begun; give another --json")

@@ -381,7 +381,8 @@ def test_predictions_of_a_source_are_the_scores_and_a_wrong_key_is_wrong(run, to
         scores = reality.scores(
             world.solver, sample.answers, sample.A_sol, g_dev, world.cfg, name)
         for q in range(4):
-            predicted = sources.predictions(world, sample, q, g_dev)
+            predicted = sources.predictions(world, sample, q, g_dev, g_dev)
+            assert predicted["exact"] == predicted[reality.METHOD]
             assert predicted[name] == pytest.approx(float(scores[q]), rel=1e-3, abs=1e-6)
             assert predicted["solved"] == float(asked[q].r.mean())
 
