@@ -3,7 +3,8 @@
     python -m studies.passages DIR              every arm on every seed: hours; it resumes
     python -m studies.passages DIR --summary    no run: sums up what is there
 
-    DIR        the files of studies.reading, and in DIR/anchor what warmup.py made of them
+    DIR        the files of studies.reading, and two warm starts: DIR/writer, whose drafts are
+               mostly valid, and DIR/solver, which has seen less and has something to learn
     arm        what pays the generator: influence, spice, or nothing (fixed); or no generator but
                the real questions on the same passages (oracle), the ceiling
     budget     iterations, questions in each and answers to each are the same for all
@@ -14,7 +15,7 @@
     sampled    (Q,) share of right ones among SAMPLES answers
     mass       (Q,) what was counted of all answers; exact is off by at most 1 - mass
 
-An exam is taken by the anchor and by every run's solver, at the temperature of training. Intervals
+An exam is taken by DIR/solver and by every run's solver, at the temperature of training. Intervals
 are over the test questions, paired: a question's gain is its own. The JSON file gets every run and
 exam as it ends and is all that must be kept (records.py). No text of the passages goes into it:
 what generators wrote lies in OUT.
@@ -64,10 +65,12 @@ def make_job(arm, seed, args):
     """Its solver stays until its exam."""
     path = {name: os.path.join(args.folder, f"{name}.jsonl")
             for name in ("documents", "dev", "test", "oracle")}
-    chosen = {"preset": "reading", "model": args.anchor, "documents": path["documents"],
+    chosen = {"preset": "reading", "model": args.solver, "documents": path["documents"],
               "dev": path["dev"], "test": path["test"], **ARMS[arm]}
     if chosen.get("train_on") == "file":
         chosen["questions"] = path["oracle"]
+    else:
+        chosen["generator_model"] = args.writer
     chosen |= {"seed": seed, "iterations": args.iterations, "threads": 1, "show_every": 0,
                "eval_every": args.iterations, "checkpoint_every": 5}
     return Job(f"{arm}/{seed}", chosen, keep=("solver",))
@@ -98,7 +101,7 @@ def run(args, records):
         for job in some:
             record = records.of(job)
             if record and "exam" not in record:
-                record |= {"anchor": content_hash(args.anchor),
+                record |= {"anchor": content_hash(args.solver),
                            "exam": exam(solver_of(job, args), job.key, args)}
                 records.save()
                 if not args.keep:
@@ -124,16 +127,16 @@ def content_hash(model):
 
 def exam_of_anchor(args, records):
     anchors = records.found.setdefault("anchors", {})
-    name = content_hash(args.anchor)
+    name = content_hash(args.solver)
     if name not in anchors:
-        anchors[name] = exam(args.anchor, "the anchor", args)
+        anchors[name] = exam(args.solver, "before", args)
         records.save()
 
 
 def exam(model, name, args):
     """-> {set: {"exact", "sampled", "mass"}}, lists of Q; exact None where a question has too many
     likely answers."""
-    cfg = flags.from_flags({"preset": "reading", "model": args.anchor, "run": args.out})
+    cfg = flags.from_flags({"preset": "reading", "model": args.solver, "run": args.out})
     policy = Policy("solver", model, cfg.solver_lr, cfg)
     found = {}
     with Verifier() as verifier:
@@ -304,8 +307,9 @@ def write_drafts(args, records, most=200):
 
 def read_flags(argv):
     parser = Parser("python -m studies.passages", __doc__)
-    parser.add_argument("folder", metavar="DIR", help="files of studies.reading, and anchor/")
-    parser.add_argument("--anchor", help="the warm start; none: DIR/anchor")
+    parser.add_argument("folder", metavar="DIR", help="files of studies.reading, and warm starts")
+    parser.add_argument("--solver", help="where the solver begins; none: DIR/solver")
+    parser.add_argument("--writer", help="where the generator begins; none: DIR/writer")
     parser.add_argument("--page", metavar="FILE", help="a page to fill in, at <!-- results -->")
     add_flags(parser)
     args = parser.parse_args(argv)
@@ -313,7 +317,8 @@ def read_flags(argv):
     for arm in args.arms:
         if arm not in ARMS:
             raise InputError(f"--arms {arm}: expected some of {', '.join(ARMS)}")
-    args.anchor = args.anchor or os.path.join(args.folder, "anchor")
+    args.solver = args.solver or os.path.join(args.folder, "solver")
+    args.writer = args.writer or os.path.join(args.folder, "writer")
     args.iterations = args.iterations or ITERATIONS
     args.seeds = args.seeds or SEEDS
     args.out = args.out or "runs/passages"

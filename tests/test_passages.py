@@ -21,7 +21,8 @@ def folder(tmp_path, monkeypatch):
                             ("test-bare", "test", 5), ("oracle", "dev", 8)):
         rows = json.loads((toy / f"{source}.json").read_text())[-n:]
         (out / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    shutil.copytree(toy / "anchor", out / "anchor")
+    for role in ("solver", "writer"):
+        shutil.copytree(toy / "anchor", out / role)
     tiny = {"docs_per_step": 2, "answers_per_question": 4, "max_response_tokens": 48,
             "solver_lr": 1e-3}
     arms = {arm: tiny | given for arm, given in passages.ARMS.items()}
@@ -84,7 +85,7 @@ def test_seeds_are_averaged_before_questions():
 
 @pytest.mark.parametrize("words, says", [
     (["--arms", "rzero"], "--arms rzero: expected some of influence"),
-    (["--anchor", "nowhere"], "nowhere: expected the model that warmup.py made"),
+    (["--solver", "nowhere"], "nowhere: expected the model that warmup.py made"),
     (["--summary"], "no run that has ended")])
 def test_bad_input_is_one_line(folder, capsys, words, says):
     assert go(folder, *words) == 2
