@@ -271,7 +271,7 @@ def tables(found):
     taken = records[0]["real"]
     accuracy = found["before"].get("accuracy")
     text = [f"{len(records)} questions on {found['run']} after iteration {found['iteration']}, "
-            f"{found['dev_questions']} dev questions; one thread, {found['cpu']}, commit "
+            f"{found['dev_questions']} dev questions; {found['cpu']}, commit "
             f"{found['commit']}."
             + (f" Expected dev accuracy before: {accuracy:.3f}." if accuracy else "")]
     for step, changes in taken.items():
