@@ -271,7 +271,7 @@ def summarise(chosen, rates, args, records):
 
 def begun(x):
     """Has any arm of a knob two points? A single one may be a run that knobs share."""
-    return any(len(line) - line.count(None) > 1 for line in x["arms"].values())
+    return any(len(line) - line.count(None) >= min(2, len(line)) for line in x["arms"].values())
 
 
 def draw_figures(path):
