@@ -35,7 +35,6 @@ import solver as solver_role
 from data import InputError
 from engine import flags
 from engine.arguments import Parser
-from engine.outputs import folder_to_write
 from engine.progress import bar
 from engine.readers import load_questions
 from engine.statistics import interval, mean_and_error
@@ -43,7 +42,7 @@ from engine.verify import Verifier
 from policy import Policy
 from studies import expected, reality
 from studies.records import Records, fill_page
-from studies.runs import Job, add_flags, command, cores, run_all
+from studies.runs import Job, add_flags, command, run_all, settle_places
 from studies.standings import late_mean, percent
 
 SETS = ("test", "test-bare")
@@ -92,7 +91,7 @@ def run(args, records):
         if record and "exam" not in record and not os.path.isdir(solver_of(job, args)):
             # stopped between the run and its exam, and the solver is lost
             records.runs.pop(job.key)
-    exam_of_anchor(args, records)
+    anchor = exam_of_anchor(args, records)
 
     failed = []
     for i in range(0, len(jobs), args.jobs):
@@ -101,8 +100,7 @@ def run(args, records):
         for job in some:
             record = records.of(job)
             if record and "exam" not in record:
-                record |= {"anchor": content_hash(args.solver),
-                           "exam": exam(solver_of(job, args), job.key, args)}
+                record |= {"anchor": anchor, "exam": exam(solver_of(job, args), job.key, args)}
                 records.save()
                 if not args.keep:
                     shutil.rmtree(solver_of(job, args))
@@ -126,11 +124,13 @@ def content_hash(model):
 # ---------------------------------------------------------------- exams
 
 def exam_of_anchor(args, records):
+    """-> its name among the anchors that have had their exam."""
     anchors = records.found.setdefault("anchors", {})
     name = content_hash(args.solver)
     if name not in anchors:
         anchors[name] = exam(args.solver, "before", args)
         records.save()
+    return name
 
 
 def exam(model, name, args):
@@ -150,23 +150,30 @@ def exam(model, name, args):
                     policy, some, SAMPLES, (0, "exam", set_name, i), cfg)
                 r = solver_role.rewards(some, answers, verifier)            # (AT_ONCE, SAMPLES)
                 columns["sampled"] += r.mean(1).tolist()
-                for question, group in zip(some, answers):
-                    exact, mass = chance(policy, question, group, cfg)
+                for exact, mass in chances(policy, some, answers, cfg):
                     columns["exact"].append(exact)
                     columns["mass"].append(mass)
             found[set_name] = {key: rounded(values) for key, values in columns.items()}
     return found
 
 
-def chance(policy, question, answers, cfg):
-    """-> P(right), and how much of all answers was counted; None twice where they are too many."""
-    trees = expected.plant(policy, [question])
-    reality.add_answers(trees, [answers])
+def chances(policy, questions, answers, cfg):
+    """-> of each question P(right), and how much of all answers was counted; None twice where they
+    are too many."""
+    trees = expected.plant(policy, questions)
+    reality.add_answers(trees, answers)
     if not expected.grow(policy, trees, cfg):
-        return None, None
-    layout = expected.Layout(policy, trees, cfg)
-    accuracy, mass = expected.Accuracy(layout)(layout.logps(policy, cfg))
-    return float(accuracy), float(mass)
+        if len(questions) == 1:
+            return [(None, None)]
+        # whose trees are too large is found one by one
+        return [chances(policy, [question], [group], cfg)[0]
+                for question, group in zip(questions, answers)]
+    found = []
+    for tree in trees:
+        layout = expected.Layout(policy, [tree], cfg)
+        accuracy, mass = expected.Accuracy(layout)(layout.logps(policy, cfg))
+        found.append((float(accuracy), float(mass)))
+    return found
 
 
 def rounded(values):
@@ -321,11 +328,7 @@ def read_flags(argv):
     args.writer = args.writer or os.path.join(args.folder, "writer")
     args.iterations = args.iterations or ITERATIONS
     args.seeds = args.seeds or SEEDS
-    args.out = args.out or "runs/passages"
-    args.file = args.file or os.path.join(args.out, "passages.json")
-    folder_to_write("--out", args.out)
-    folder_to_write("--file", os.path.dirname(args.file) or ".")
-    args.jobs = max(1, min(args.jobs, cores()))
+    settle_places(args, "runs/passages", "passages.json")
     return args
 
 

@@ -31,10 +31,9 @@ import config
 from data import InputError
 from engine import presets
 from engine.arguments import Parser
-from engine.outputs import folder_to_write
 from studies import figures, frozen
 from studies.records import Records, cpu, fill_page, read_json
-from studies.runs import Job, add_flags, command, cores, run_all
+from studies.runs import Job, add_flags, command, run_all, settle_places
 from studies.standings import agreement, final_measure, interval, points, runs_of, standings, table
 
 DOCS = config.ROOT / "docs/results"
@@ -417,14 +416,10 @@ def settle(args):
     if not 0 <= args.search_seeds <= len(SEARCH_SEEDS):
         raise InputError(f"--search_seeds {args.search_seeds}: expected 0 to {len(SEARCH_SEEDS)}")
 
-    args.out = args.out or f"runs/{stem(args.world)}{'-quick' if args.quick else ''}"
-    folder_to_write("--out", args.out)
     # A file that is not in docs/ is a trial: no commit binds it.
     args.reported = planned and args.file is None
-    args.file = args.file or (DOCS / f"{stem(args.world)}.json" if planned
-                              else os.path.join(args.out, "race.json"))
-    folder_to_write("--file", os.path.dirname(args.file) or ".")
-    args.jobs = max(1, min(args.jobs, cores()))
+    settle_places(args, f"runs/{stem(args.world)}{'-quick' if args.quick else ''}", "race.json",
+                  DOCS / f"{stem(args.world)}.json" if planned else None)
     return args
 
 

@@ -33,11 +33,10 @@ from tqdm import tqdm
 import config
 from data import InputError
 from engine.arguments import Parser
-from engine.outputs import folder_to_write
 from studies import frozen
 from studies.race import ARMS, DEFAULT_RATE
 from studies.records import Records, fill_page, read_json
-from studies.runs import Job, add_flags, command, cores, run_all
+from studies.runs import Job, add_flags, command, run_all, settle_places
 from studies.standings import compare, final_measure, interval, late_mean, percent, points
 from toy import knobs
 
@@ -297,12 +296,8 @@ def read_flags(argv):
     args.reported = not (args.iterations or args.file or args.seeds or args.chosen)
     args.iterations = args.iterations or ITERATIONS
     args.seeds = args.seeds or SEEDS
-    args.out = args.out or "runs/regimes"
-    args.file = args.file or (DOCS / "regimes.json" if args.reported
-                              else os.path.join(args.out, "regimes.json"))
-    folder_to_write("--out", args.out)
-    folder_to_write("--file", os.path.dirname(args.file) or ".")
-    args.jobs = max(1, min(args.jobs, cores()))
+    settle_places(args, "runs/regimes", "regimes.json",
+                  DOCS / "regimes.json" if args.reported else None)
     return args
 
 

@@ -25,6 +25,7 @@ from tqdm import tqdm
 import config
 from data import InputError
 from engine import flags
+from engine.outputs import folder_to_write
 from engine.speech import run_script
 from studies import frozen
 from studies.records import place, read_json, record_of
@@ -306,6 +307,18 @@ def add_flags(parser):
     parser.add_argument("--keep", action="store_true",
                         help="keep the checkpoints and models of finished runs")
     parser.add_argument("--summary", action="store_true", help="run nothing, sum up what is there")
+
+
+def settle_places(args, out, name, reported=None):
+    """Where runs and results go, and how many at a time, as far as the flags left it open.
+
+    out: folder of the runs; reported: file of the results; None: `name` in that folder.
+    """
+    args.out = args.out or out
+    args.file = args.file or reported or os.path.join(args.out, name)
+    folder_to_write("--out", args.out)
+    folder_to_write("--file", os.path.dirname(args.file) or ".")
+    args.jobs = max(1, min(args.jobs, cores()))
 
 
 def command(play, argv):
