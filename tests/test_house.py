@@ -137,3 +137,11 @@ def test_plain_python():
 
 def test_the_plan_is_a_tool_of_450_lines():
     assert len((house.ROOT / "tools/plan.py").read_text(encoding="utf-8").splitlines()) <= 450
+
+
+def test_a_virtual_environment_of_any_name_is_no_part_of_the_house(tmp_path):
+    for name in ("mine/lib/x.py", "engine/y.py", "z.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "mine/pyvenv.cfg").touch()
+    assert [path.name for path in house.python_files(tmp_path)] == ["y.py", "z.py"]

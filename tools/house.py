@@ -25,7 +25,9 @@ FOLDERS = ("engine", "studies", "tools", "toy", "classroom")
 
 def python_files(root=ROOT, tests=False):
     """Paths of the files of the house, sorted; with tests those too."""
-    skipped = {".git", "runs", "venv", ".venv", "build", "__pycache__"}
+    skipped = {".git", "runs", "build", "__pycache__"}
+    # virtual environments, whatever they are called
+    skipped |= {mark.parent.name for mark in root.glob("*/pyvenv.cfg")}
     found = []
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).parts
