@@ -107,11 +107,19 @@ def on_a_small_disk(tally, size, words, place, whole):
 
 
 def two_at_once(tally, seed, i, words, whole, folder):
-    """Of two that go on with one run, one is refused; what they wrote is that of one."""
+    """Of two that go on with one run, the second is refused; what they wrote is that of one.
+
+    The first waits with the folder in its hands until the second has ended: else, on a busy
+    machine, it may be done before the second asks.
+    """
     rng, path = mutators.seeded(seed, "two", i), folder / f"two-{i}"
     runs.ended(runs.begin(words, path, die=("log", "append", rng.choice([3, 5]))))
-    pair = [runs.begin(words, path) for _ in range(2)]
-    codes = sorted(runs.ended(p) for p in pair)
+    here, go = folder / f"two-{i}.here", folder / f"two-{i}.go"
+    first = runs.begin(words, path, wait=("train", "resume", str(here), str(go)))
+    runs.wait_until(here.exists)
+    second = runs.ended(runs.begin(words, path))
+    go.touch()
+    codes = [runs.ended(first), second]
     text = runs.output(path)
     if codes != [0, 2] or text.count("error: ") != 1 or "Traceback" in text:
         tally.add("traceback", f"{i}: two at once", f"exit codes {codes}: {text}")

@@ -51,6 +51,8 @@ def main(words, output, changes):
         os.setuid(changes["user"])
     if "die" in changes:
         dies(*changes["die"])
+    if "wait" in changes:
+        waits(*changes["wait"])
     sys.argv = ["train.py", *map(str, words)]
     sys.exit(train.main(flags.from_command_line()))
 
@@ -68,9 +70,29 @@ def dies(module, function, n, by=signal.SIGKILL):
     setattr(MODULES[module], function, deadly)
 
 
+def waits(module, function, here, go):
+    """The first call of module.function writes the file `here`, and goes on once there is `go`."""
+    original = getattr(MODULES[module], function)
+
+    def patient(*args, **kwargs):
+        Path(here).touch()
+        wait_until(Path(go).exists)
+        return original(*args, **kwargs)
+
+    setattr(MODULES[module], function, patient)
+
+
+def wait_until(there, seconds=LONGEST):
+    """-> did it come to be."""
+    end = time.monotonic() + seconds
+    while not there() and time.monotonic() < end:
+        time.sleep(0.01)
+    return there()
+
+
 def start(words, run, **changes):
-    """-> the process. die: the arguments of dies; largest: bytes of a file; user: a number;
-    environment: {name: value}.
+    """-> the process. die, wait: the arguments of dies and waits; largest: bytes of a file; user: a
+    number; environment: {name: value}.
     """
     return fakes.start_apart(main, list(words), f"{run}.output", changes)
 
