@@ -8,10 +8,10 @@
     python train.py --resume runs/NAME                  goes on with that run's own config
 
 A row of the table reads  name: type = f(default, meaning, symbol, the paper's value).  Without the
-last, the paper's value is not known to us or the setting exists only here. The presets further down
-are dicts laid over the defaults; a flag wins over its preset (engine/flags.py). A run's config
-never changes under its feet (the dataclass is frozen), and goes into the run's folder with every
-field filled in.
+last, the paper's value is not known to us or the setting exists only here. The presets
+(engine/presets.py) are dicts laid over the defaults; a flag wins over its preset (engine/flags.py).
+A run's config never changes under its feet (the dataclass is frozen), and goes into the run's
+folder with every field filled in.
 
 Missing on purpose: a KL weight, an entropy bonus, epochs, warm-up, a learning-rate schedule. The
 method has none of them. Source of the paper's values: the authors' blog and released code. The
@@ -198,8 +198,9 @@ class Config:
     # ---------------------------------------------------------------- extensions
     # what the authors studied beside the method, explained in extensions.py; all off by default
     train_on: str = f(
-        "generated", "what the solver learns from; dev: its answers to the dev questions, no "
-        "generator (a baseline); file: as many of --questions as there would be drafts")
+        "generated", "what the solver learns from; dev: its answers to the dev questions, the "
+        "generator is never asked (a baseline); file: as many of --questions as there would be "
+        "drafts")
     questions: str | None = f(
         None, "for train_on file: questions written beforehand, a question file or the "
         "questions.jsonl of a run")
@@ -238,8 +239,7 @@ class Config:
     gate_tau: float | None = f(
         None, "instead: the standard deviation that a document's scores must exceed", "tau", "off")
     gate_tau_max: float | None = f(
-        None, "for gate_share: what the standard deviation need not exceed more than", "tau_max",
-        "off")
+        None, "for gate_share: the highest tau that it may come to", "tau_max", "off")
     solver_keep: str = f(
         "all", "questions the solver learns from: all, those with the top scores, or random ones")
     keep_per_doc: int = f(0, "for solver_keep: how many of each document; 0: see keep_share")

@@ -82,11 +82,11 @@ class Answered:
     answers: list       # (Q, m) rollouts
     r: object           # (Q, m) tensor: 1 right, 0 wrong, nan unknown
     A: object           # (Q, m) tensor: A_sol, in g_dev and g_q
-    boxed: object       # (Q, m) tensor: is anything in a box
+    boxed: object       # (Q, m) tensor: is there a whole box
     A_update: object    # (Q, m) tensor: A_sol in the solver's update (solver.py)
 
     def __getitem__(self, part):
-        """Some of the questions, or one of them with its own."""
+        """Some of the questions, or one of them, with their answers and rewards."""
         return Answered(self.questions[part], self.answers[part], self.r[part], self.A[part],
                         self.boxed[part], self.A_update[part])
 

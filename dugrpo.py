@@ -57,6 +57,11 @@ def has_gradient(A):
     return (A != 0).any(dim=1)
 
 
+def kept_groups(groups, A):
+    """(Q, m) rollouts and advantages -> the (q, group) pairs that have a gradient."""
+    return [(q, groups[q]) for q in has_gradient(A).nonzero()[:, 0].tolist()]
+
+
 # ---------------------------------------------------------------- A_gen: the method, and ablations
 # To try an advantage of your own: a function here, and its line in ADVANTAGES below. --advantage
 # NAME, --help and the error messages follow. Each gets

@@ -46,7 +46,7 @@ from engine import coding, flags, tables
 from engine.benchmarks import SIZES
 from engine.checkers import Checkers, Judge, deciding
 from engine.finished import Finished, digest, model_stamp
-from engine.progress import bar
+from engine.progress import long_bar
 from engine.speech import run_script
 from engine.statistics import group_means, mean_and_error, paired, scores, summarize
 from engine.verify import Verifier
@@ -59,21 +59,14 @@ PIECE = 256
 # ---------------------------------------------------------------- what train.py asks for
 
 def accuracy(policy, questions, samples, seed_words, cfg, verifier, what="evaluate"):
-    """N = samples answers to each question -> accuracy, its standard error, and what went by.
+    """N = samples answers to each question -> {"accuracy", "standard_error", "tokens": sampled}.
 
-    {"accuracy", "standard_error", "unboxed", "cut", "timeouts", "tokens"}; shares, counts, tokens.
     seed_words as in sampling.sample.
     """
     answers, r = sample_answers(policy, questions, samples, seed_words, cfg, verifier, what)
     mean, error = mean_and_error(r.double().nanmean(dim=1))                         # (Q,)
-    rollouts = list(chain.from_iterable(answers))
-    return {
-        "accuracy": mean,
-        "standard_error": error,
-        "unboxed": solver_role.nothing_given_share(questions, answers),
-        "cut": sum(not rollout.finished for rollout in rollouts) / len(rollouts),
-        "timeouts": int(r.isnan().sum()),
-        "tokens": sum(len(rollout.response) for rollout in rollouts)}
+    tokens = sum(len(rollout.response) for rollout in chain.from_iterable(answers))
+    return {"accuracy": mean, "standard_error": error, "tokens": tokens}
 
 
 def sample_answers(policy, questions, samples, seed_words, cfg, verifier, what):
@@ -109,7 +102,7 @@ def evaluate(policy, stamp, test, cfg, seed, finished, verifier):
         keys.append(digest(stamp, source, test.samples, seed, sampling, place, question))
 
     size = max(1, PIECE // test.samples)
-    for start in bar(range(0, len(questions), size), desc=test.name, unit="piece"):
+    for start in long_bar(range(0, len(questions), size), desc=test.name, unit="piece"):
         piece = questions[start:start + size]
         piece_keys = keys[start:start + size]
         if all(map(finished.get, piece_keys)):
@@ -155,6 +148,7 @@ def compare(models, tests, args, finished, verifier, say=print):
     with Checkers(args.checker, solver_role.last_boxed, finished, judge(args)) as checkers:
         for model in models:
             path = flags.find_model("MODEL", model)
+            say_otherwise(path, args.prompts, say)
             stamp = model_stamp(path)
             # the last model is let go before the next is loaded
             policy = None
@@ -188,6 +182,19 @@ def compare(models, tests, args, finished, verifier, say=print):
     unsaid = ("json", "threads", "rows_at_once")
     settings = {name: value for name, value in vars(args).items() if name not in unsaid}
     return {"settings": settings, "sets": sets, "groups": groups, "coding_commands": commands}
+
+
+def say_otherwise(path, prompts, say):
+    """A line where the run that a model comes from asked by other prompts than it is asked now."""
+    # RUN/solver or RUN/at-5/solver
+    for folder in Path(path).parents[:2]:
+        try:
+            trained = json.loads((folder / "config.json").read_text("utf-8")).get("prompts")
+        except (OSError, ValueError, AttributeError):
+            continue
+        if trained not in (None, prompts):
+            say(f"{path}: its run asked by --prompts {trained}, here {prompts} ones are used")
+            return
 
 
 def without_results(models, tests, say):

@@ -167,7 +167,7 @@ class Study(MainRecipe):
         # None: another dev set, which begins anew
         if state:
             self.refreshed.load(state)
-        self.average = g_dev_average
+        self.average = g_dev_average if state else None
 
 
 def study_of(cfg, documents, dev, questions_of, prompt_length, say=print):
@@ -184,7 +184,11 @@ def study_of(cfg, documents, dev, questions_of, prompt_length, say=print):
         if len(dev) < 2:
             raise InputError(f"{cfg.dev}: expected at least 2 questions beside seed_questions = "
                              f"{cfg.seed_questions}, since one of a bundle is never shown")
-        documents = bundles(dev, cfg.seed_questions, cfg.seed, fits)
+        documents, long = keep_fitting(bundles(dev, cfg.seed_questions, cfg.seed, fits),
+                                       prompt_length, cfg.max_prompt_tokens, "seed bundles")
+        if long:
+            say(f"{long} bundles of seed questions are longer than {cfg.max_prompt_tokens} tokens "
+                "in the prompt even with one shown; left out")
     on = (cfg.train_on != "generated", not cfg.by_influence, cfg.solver_keep != "all",
           cfg.rlvr, cfg.gate_share, cfg.gate_tau is not None, cfg.dev_ema, cfg.dev_refresh)
     study = MainRecipe(cfg, documents, dev)

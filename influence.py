@@ -25,10 +25,10 @@ import math
 
 import torch
 
-from dugrpo import has_gradient
+from dugrpo import kept_groups
 from engine import ranks, scoring, shard
 from engine.blocks import block_sums
-from engine.packing import even_passes, longest_first, passes
+from engine.packing import dealt_longest_first, even_passes, passes
 from engine.progress import bar as progress_bar
 from policy import mean_length, pass_loss
 
@@ -36,9 +36,10 @@ from policy import mean_length, pass_loss
 # ---------------------------------------------------------------- the definition, on tensors alone
 
 def Gamma(g, v, k, beta2=0.999, eps=1e-8):
-    """Gradient g, AdamW's second moment v and step count k -> the direction AdamW would move in.
+    """Gradient g, AdamW's second moment v and step count k -> g divided as AdamW would divide it.
 
-    All of one shape; v is not changed. First a step with a history, then the first one, a sign:
+    All of one shape; v is not changed. First a step with a history, then the first one, a sign.
+    Training computes the same by scaled_Gamma, below: whoever changes one changes both.
 
     >>> Gamma(torch.tensor([2., -4.]), torch.tensor([4., 9.]), 6, beta2=0.9, eps=0.2)
     tensor([ 0.6736, -0.8865])
@@ -47,6 +48,19 @@ def Gamma(g, v, k, beta2=0.999, eps=1e-8):
     """
     v_new = beta2 * v + (1 - beta2) * g ** 2
     return g / ((v_new / (1 - beta2 ** (k + 1))).sqrt() + eps)
+
+
+def scaled_Gamma(g, v, k, beta2, eps, out=None):
+    """-> (scale Gamma, scale): Gamma with an operator less per element, for influence_scores.
+
+        scale Gamma = g / ( sqrt( v + g^2 (1 - beta2) / beta2 ) + eps / scale )
+        scale^2     = beta2 / (1 - beta2^t)
+
+    Written over `out`, never over v; any scale will do, so another direction goes with scale 1.
+    """
+    scale = math.sqrt(beta2 / (1 - beta2 ** (k + 1)))
+    root = torch.addcmul(v, g, g, value=(1 - beta2) / beta2, out=out).sqrt_()
+    return torch.div(g, root.add_(eps / scale), out=root), scale
 
 
 def dot(a, b):
@@ -103,18 +117,13 @@ def gradient(solver, groups, A_sol, denominator, cfg, what="gradient"):
     One accumulation: unclipped, not preconditioned. Ranks divide the groups.
     """
     with borrowed_gradients(solver.params):
-        trees_of_passes = passes(solver, ranks.share(longest_first(groups)), cfg)
+        trees_of_passes = passes(solver, ranks.share(dealt_longest_first(groups)), cfg)
         for trees in progress_bar(even_passes(solver, trees_of_passes), desc=what, unit="pass"):
             loss, _ = pass_loss(solver, trees, A_sol, denominator, cfg)
             loss.backward()
         if not solver.sharded:
             ranks.sum_gradients(solver.params)
         return [torch.zeros_like(p) if p.grad is None else p.grad for p in solver.params]
-
-
-def kept_groups(answers, A_sol):
-    """(Q, m) answers -> the (q, group) pairs that have a gradient."""
-    return [(q, answers[q]) for q in has_gradient(A_sol).nonzero()[:, 0].tolist()]
 
 
 def dev_gradient(solver, answers, A_sol, cfg):
@@ -148,7 +157,7 @@ def norm(g):
 def plain_scores(solver, answers, A_sol, g_dev, cfg):
     """(Q, m) answers -> (Q,) s_hat: each question's whole gradient, Gamma, the cosine.
 
-    On one rank. This is what influence_scores below computes without ever holding a g_q.
+    On one rank. This is what influence_scores below computes without holding every g_q whole.
     """
     s_hat = torch.zeros(len(answers))
     kept = kept_groups(answers, A_sol)
@@ -168,15 +177,16 @@ class Streaming:
     """Sums of one question's direction, collected tensor by tensor while its backward pass runs.
 
     A hook on every parameter fires when the question's gradient for that tensor is complete, takes
-    <g_dev, direction>, |direction| and |g_q| of it, and drops the gradient. Memory: g_dev, and the
-    largest tensor. arm(): the next backward pass is the question's last one, so each gradient is
-    final when its hook fires; before that, gradients just accumulate.
+    <g_dev, direction>, |direction| and |g_q| of it, and drops the gradient. arm(): the next
+    backward pass is the question's last one, so each gradient is final when its hook fires; before
+    that, gradients just accumulate. Memory: g_dev and the largest tensor, or a whole gradient for
+    a question that takes several passes.
     """
 
     def __init__(self, solver, g_dev, cfg):
         moments = [second_moment(solver.optimizer, p) for p in solver.params]
         self.params = solver.params
-        self.pieces = scoring.Pieces(solver, g_dev, moments, cfg)
+        self.pieces = scoring.Pieces(solver, g_dev, moments, scaled_Gamma, cfg)
         self.handles = [p.register_post_accumulate_grad_hook(self.take) for p in solver.params]
         self.armed, self.sums = False, []
 
@@ -219,7 +229,7 @@ def influence_scores(solver, answers, A_sol, g_dev, cfg):
     Tbar = mean_length([group for _, group in kept])
     denominator = len(answers[0]) * Tbar
     # dealt in turn, so that ranks end within one question of each other
-    kept = [q for q, _ in longest_first(kept)]
+    kept = [q for q, _ in dealt_longest_first(kept)]
     solver.wake()
     norm_dev = max(norm(g_dev), 1e-12)
 

@@ -33,12 +33,13 @@ from types import SimpleNamespace
 import torch
 
 from data import InputError
+from dugrpo import kept_groups
 from engine import offload, ranks, shard, varlen
 from engine.chat import chat_ids, stop_ids_of
 from engine.device import prepare, release
 from engine.logps import TokenLogps, response_lengths, tree_logps
 from engine.models import copy_with, device_of, layer_weights, layers_of, load_model
-from engine.packing import even_passes, longest_first, passes
+from engine.packing import dealt_longest_first, even_passes, passes
 from engine.progress import bar as progress_bar
 from engine.trial import check_model, rows_agree
 
@@ -141,7 +142,7 @@ def update(policy, groups, A, cfg, documents=None):
     policy.skipped. documents: (G,) what each group is spread by; None: the order stays.
     -> {"grad_norm", "tokens", "steps", "rows"}.
     """
-    kept = [(g, group) for g, group in enumerate(groups) if bool((A[g] != 0).any())]
+    kept = kept_groups(groups, A)
     if documents is not None:
         # after the flat groups have gone: n_d counts what trains
         order = spread([documents[g] for g, _ in kept])
@@ -158,7 +159,7 @@ def update(policy, groups, A, cfg, documents=None):
     # Each rank's share of each mini-batch; old log-probs of all but the first, before the model
     # moves.
     starts = range(0, len(kept), size)
-    minibatches = [ranks.share(longest_first(kept[start:start + size])) for start in starts]
+    minibatches = [ranks.share(dealt_longest_first(kept[start:start + size])) for start in starts]
     later = []
     for minibatch in minibatches[1:]:
         later += minibatch
@@ -208,7 +209,7 @@ class Policy:
     params      the trainable parameters, tied ones once
     sharded     are the parameters, their gradients and moments slices, one on each rank? Then
                 `outline` is the model without its weights
-    skipped     updates not taken because the gradient norm was not finite
+    skipped     updates, g_devs and scores left out because a gradient was not finite
     """
 
     def __init__(self, role, path, lr, cfg):

@@ -218,8 +218,9 @@ def gain(after, baselines):
 def earned(run):
     """Verdict 2: does the generator earn more than at first?"""
     config = run["config"]
-    if config.get("train_on", "generated") != "generated":
-        return "There is no generator: the solver trained on the questions of a file."
+    trained_on = {"dev": "its answers to the dev questions", "file": "the questions of a file"}
+    if config.get("train_on", "generated") in trained_on:
+        return f"No generator was asked: the solver trained on {trained_on[config['train_on']]}."
     if config.get("reward") == "fixed":
         return "The generator was not paid and did not move: only the solver changed."
     first, last = page.pay(run)

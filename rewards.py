@@ -186,7 +186,8 @@ def scores(name, questions, given, r, seed_words):
         known = ", ".join(name for name, (function, _) in REWARDS.items() if function)
         raise ValueError(f"reward {name!r} is unknown; expected one of {known}")
     p = r.nanmean(dim=1)                                                # (Q,)
-    return reward(p, questions, given, seed_words).nan_to_num(0.0)      # (Q,)
+    # a majority and chance need no r
+    return reward(p, questions, given, seed_words).masked_fill(p.isnan(), 0.0)  # (Q,)
 
 
 # ---------------------------------------------------------------- R-Zero: votes, near-duplicates

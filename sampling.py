@@ -6,6 +6,7 @@
     prompts      (P,)     token ids; n responses to each, so P n rows
     seed_words            (seed, iteration, role, stage): what tells a draw from all others, with
                           the row's number behind it
+    t                     number of the token in the response, from 0
     u            (R,)     one uniform number for each row that is being sampled
     logits       (R, V)   over the V words of the vocabulary
 

@@ -115,9 +115,10 @@ def advantages(r):
 def ended(answers, r, eos):
     """(Q, m) answers, (Q, m) r -> (Q, m) booleans: is the last token the tokenizer's end of text.
 
-    With nothing in a box that is the mid-EOS of hybrid RLVR, which costs cfg.unboxed_penalty in the
-    solver's update, and there alone: g_dev and g_q ask what is right, not what is finished. An
-    answer that was cut at the length limit, or that ended its turn by another token, costs nothing.
+    Without a box that is the authors' mid-EOS, an answer that ends before it has answered. It costs
+    cfg.unboxed_penalty in the solver's update (with verifiable problems, hybrid RLVR), and there
+    alone: g_dev and g_q ask what is right, not what is finished. An answer that was cut at the
+    length limit, or that ended its turn by another token, costs nothing.
     """
     last = [answer.response[-1] == eos for answer in chain.from_iterable(answers)]
     return torch.tensor(last, dtype=torch.bool).view_as(r)
@@ -137,7 +138,7 @@ def documents_of(slots, groups):
 # ---------------------------------------------------------------- what an answer gave
 
 def boxed(answers, r):
-    """(Q, m) answers, (Q, m) r -> (Q, m) booleans: is anything in a box."""
+    """(Q, m) answers, (Q, m) r -> (Q, m) booleans: is there a whole box, though it be empty."""
     found = torch.zeros(r.shape, dtype=torch.bool)
     for q, group in enumerate(answers):
         for i, answer in enumerate(group):
@@ -157,12 +158,6 @@ def given_answer(question, text):
     if question.choices:
         return extract_answer(text, len(question.choices), question.choices)
     return last_boxed(text)
-
-
-def nothing_given_share(questions, answers):
-    """Share of answers from which nothing could be read: no box, or one that holds no answer."""
-    empty = [x is None for x in chain.from_iterable(given(questions, answers))]
-    return sum(empty) / max(1, len(empty))
 
 
 # ---------------------------------------------------------------- prompts out, answers in
@@ -192,8 +187,8 @@ def extract_answer(text, n_choices, choices=()):
     r"""What the solver wrote -> the letter in its last complete box, or None.
 
     None is nothing usable, which scores 0 and stays in the group; a letter beyond the choices too.
-    In \boxed{C. 27} the letter decides, whatever text follows. choices: the option texts; a box
-    that holds one of them means that option. What a box may look like: engine/letters.py.
+    In \boxed{C. 27} the letter decides, unless the text rules it out. choices: the option texts; a
+    box that holds one of them means that option. What a box may look like: engine/letters.py.
 
     >>> extract_answer(r"Not \boxed{A}. So \boxed{\text{(C)}}", 4)
     'C'

@@ -15,7 +15,7 @@ them.
     s, A_gen  s, A     (D, n)      each reward in the grid of drafts; their advantages
 
 The six steps are in `train`, below. `study` is the paper's main recipe; what the authors tried
-beside it (extensions.py) goes through that one object and nowhere else.
+beside it goes through that one object, or through the file that extensions.py names.
 
 Writes runs/NAME/: config.json, metrics.jsonl, questions.jsonl, checkpoint/, solver/, generator/.
 The random numbers of a run depend on its seed alone; --resume goes on with one that was stopped.
@@ -91,7 +91,7 @@ def train(cfg):
 
         # 3. The solver answers every valid question m times,
         #    checked against the draft's own key.
-        #    No problems beside them in the main recipe.
+        #    No RLVR problems in the main recipe.
         clock.begin("answer")
         everything = questions + study.problems(t)
         answered = solve(solver, everything, t, "answer", cfg, verifier)
@@ -227,7 +227,7 @@ def load_models(cfg, log):
     asked, written = Question("", ["", ""], ""), Document("", "")
     answered = solver_role.prompt_text(asked, cfg.prompts)
     check_spelling(solver.tokenizer, {"solver.py": answered})
-    drafted = generator_role.prompt_text(written, prompts=cfg.prompts)
+    drafted = generator_role.prompt_text(written, cfg.question_type, cfg.prompts)
     check_spelling(generator.tokenizer, {"generator.py": drafted})
     log.inputs |= {
         "solver's anchor": model_fingerprint(cfg.model),
@@ -286,6 +286,7 @@ def load_data(cfg, solver, generator, log):
     dev, test = questions_of("dev"), questions_of("test")
     study = extensions.study_of(cfg, documents, dev, questions_of, prompt_length, log.say)
     log.overlap = Overlap({"dev": study.all_dev(), "test": test})
+    log.say(summary.asked_twice(test, study.all_asked(), cfg.test))
     # the last to choose: what trains is the same with and without it
     valid = questions_of("valid", known=study.all_asked() + test, of_others="asked elsewhere")
     return study, {"test": test, "valid": valid}

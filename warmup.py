@@ -14,8 +14,8 @@ with its box); with --drills a third, which ties letters to options.
     pass                    a list of pairs padded together; a step is one or more of them
     ids, labels   (B, L)    B pairs of at most L tokens; labels are -100 where no loss is
 
-Departs from the paper: its 4B and 8B anchors need none of this, they follow both prompts as they
-are. A 135M model boxes almost no answer and writes no valid JSON, so RL would never see a reward.
+Departs from the paper: its 4B and 8B anchors have none of this (with our prompts nobody has tried
+them). A 135M model boxes almost no answer and writes no valid JSON, so RL would never see a reward.
 The embedded world's anchor is made with the same fit().
 """
 from engine import demonstrations
@@ -23,6 +23,7 @@ from engine import demonstrations
 # Before torch is imported: --help, a misspelt flag and a missing file are answered at once.
 ASKED = demonstrations.from_command_line(__doc__) if __name__ == "__main__" else None
 
+import itertools
 import json
 import math
 import random
@@ -37,7 +38,7 @@ from config import Config
 from data import Document, InputError, Question
 from engine.chat import chat_ids, chat_stop_ids, text_ids
 from engine.outputs import whole
-from engine.progress import bar
+from engine.progress import long_bar
 from engine.speech import run_script
 from engine.trial import check_model
 from policy import Policy
@@ -55,6 +56,8 @@ class How:
     open_book: bool = False
     # beside them: which letter belongs to which option
     drills: bool = False
+    # both, generator or solver: whose pairs are learned
+    role: str = "both"
 
 
 def generator_pair(demo, how=How()):
@@ -72,9 +75,12 @@ def solver_pair(demo, letter=None, how=How()):
     The letter follows the value, which is the easiest binding to learn.
     """
     question = question_of(demo, how)
-    letter = letter or question.letter
-    answer = f"The answer is {question.ground_truth} \\boxed{{{letter}}}"
+    answer = answer_text(question.ground_truth, letter or question.letter)
     return solver.prompt_text(question, how.prompts), answer
+
+
+def answer_text(option, letter):
+    return f"The answer is {option} \\boxed{{{letter}}}"
 
 
 def drill(demo, rng, how=How()):
@@ -98,22 +104,28 @@ def question_of(demo, how):
 
 
 def epochs(demos, batch, how=How(), seed=0):
-    """An endless, seeded stream of steps of two passes each, three with drills.
+    """An endless, seeded stream of steps of one to three passes, as passes_of says.
 
-    `batch` demonstrations as generator pairs, then as solver pairs with their choices shuffled: a
-    file that always lists the right choice first would teach the letter A.
+    The solver's choices are shuffled: a file that always lists the right one first would teach the
+    letter A.
     """
     rng = random.Random(seed)
     while True:
         order = rng.sample(demos, len(demos))
         for i in range(0, len(order), batch):
-            some = order[i:i + batch]
-            shuffled = [reordered(demo, rng) for demo in some]
-            step = [[generator_pair(demo, how) for demo in some],
-                    [solver_pair(demo, how=how) for demo in shuffled]]
-            if how.drills:
-                step.append([drill(reordered(demo, rng), rng, how) for demo in some])
-            yield step
+            yield passes_of(order[i:i + batch], rng, how)
+
+
+def passes_of(demos, rng, how):
+    """-> lists of pairs: the generator's, the solver's, and with drills the drills."""
+    passes = []
+    if how.role != "solver":
+        passes.append([generator_pair(demo, how) for demo in demos])
+    if how.role != "generator":
+        passes.append([solver_pair(reordered(demo, rng), how=how) for demo in demos])
+        if how.drills:
+            passes.append([drill(reordered(demo, rng), rng, how) for demo in demos])
+    return passes
 
 
 def reordered(demo, rng):
@@ -182,7 +194,7 @@ def fit(model, tokenizer, batches, steps, lr, what="warm start", cosine=True):
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
     model.train()
-    shown = bar(range(steps), desc=what, unit="step")
+    shown = long_bar(range(steps), desc=what, unit="step")
     smooth = 0.0
     for step in shown:
         for group in optimizer.param_groups:
@@ -231,10 +243,7 @@ def load(args, demos, how=How()):
     policy = Policy("solver", args.model, args.lr, cfg)
     longest = 0
     for demo in demos:
-        pairs = [generator_pair(demo, how), solver_pair(demo, how=how)]
-        if how.drills:
-            pairs.append(drill(demo, random.Random(0), how))
-        for pair in pairs:
+        for pair in itertools.chain(*passes_of([demo], random.Random(0), how)):
             ids, _ = encode_pair(policy.tokenizer, pair)
             longest = max(longest, len(ids))
     check_model(policy, replace(cfg, max_prompt_tokens=longest, max_response_tokens=0))
@@ -246,7 +255,7 @@ def main(argv=None):
     args, demos = ASKED if argv is None else demonstrations.asked(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
-    how = How(args.prompts, args.key_first, args.open_book, args.drills)
+    how = How(args.prompts, args.key_first, args.open_book, args.drills, args.role)
     model, tokenizer = load(args, demos, how)
 
     steps = max(1, math.ceil(args.epochs * len(demos) / args.batch))

@@ -13,6 +13,7 @@ from pathlib import Path
 from classroom import sources
 from classroom.exercises import EXERCISES
 from data import InputError
+from engine.outputs import folder_to_write
 
 ROOT = Path(__file__).resolve().parent.parent
 # where the course was started last, so that `check` finds it from the project's own folder
@@ -22,6 +23,7 @@ LAST = ROOT / "runs" / "classroom"
 def start(folder, names):
     """Copy the project into a new folder and blank the functions of the exercises."""
     folder = Path(folder)
+    folder_to_write("DIR", folder)
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder}: is not empty; give a new folder")
     copy_project(folder)

@@ -20,9 +20,9 @@ import policy as policies
 import solver as solver_role
 import train
 from data import InputError
-from dugrpo import dugrpo, has_gradient
+from dugrpo import dugrpo, has_gradient, kept_groups
 from generator import valid_questions, write_questions
-from influence import Gamma, cosine, dev_gradient, dot, influence_scores, kept_groups, norm
+from influence import Gamma, cosine, dev_gradient, dot, influence_scores, norm
 from policy import mean_length, old_logps, token_loss, update
 from solver import documents_of, solve
 
@@ -55,6 +55,7 @@ class Walk:
 
     def sections(self):
         """-> list of Section. Moves both models."""
+        self.refuse_others()
         self.question_phase()
         self.choose()
         self.influence_phase()
@@ -67,6 +68,15 @@ class Walk:
             self.about_tokens(), self.about_gradients(), self.about_score(),
             self.about_advantages(), self.about_updates(after, again),
         ]
+
+    def refuse_others(self):
+        """What is told is told of the method itself."""
+        cfg = self.cfg
+        paid = [(term.name, term.weight, term.advantage) for term in cfg.terms]
+        if (paid, cfg.similarity) != ([("influence", 1, "dugrpo")], "preconditioned_cosine"):
+            raise InputError(f"--reward {cfg.reward} --advantage {cfg.advantage} --similarity "
+                             f"{cfg.similarity}: the walk is through influence as the main recipe "
+                             "has it, dugrpo and preconditioned_cosine")
 
     # ------------------------------------------------------------ what the loop does
 
@@ -88,8 +98,6 @@ class Walk:
     def influence_phase(self):
         """Step 4, streamed as in a run, and once more the plain way for one question."""
         cfg, solver = self.cfg, self.solver
-        if [term.name for term in cfg.terms] != ["influence"]:
-            raise InputError(f"--reward {cfg.reward}: the walk is through influence")
         self.g_dev = self.study.g_dev(dev_gradient(solver, self.dev.answers, self.dev.A, cfg))
         if self.g_dev is None:
             raise InputError("no dev question has right and wrong answers, so there is no g_dev; "

@@ -21,6 +21,7 @@ from classroom import pages
 from classroom.steps import Walk
 from data import InputError
 from engine import checkpoint, flags
+from engine.outputs import file_to_write
 from engine.speech import run_script
 from engine.verify import Verifier
 
@@ -90,6 +91,8 @@ def main(argv=None):
     if args.iteration is not None and args.iteration < 1:
         raise InputError(f"--iteration {args.iteration}: iterations count from 1")
 
+    if not args.text:
+        file_to_write("--output", args.output)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
         start = begin(args) if args.run else trained(args, Path(place))

@@ -1,4 +1,4 @@
-"""The command lines of evaluate.py, warmup.py, the studies and the tools: one rule for all of them.
+"""The command lines of evaluate.py, warmup.py, the studies and the tools: one rule for them.
 
     parser = Parser(prog, about)     as argparse; what is wrong is one line and exit code 2
     parser.parse_args(words)         numbers are within BOUNDS, and what --json, --figure and
@@ -49,16 +49,20 @@ BOUNDS = {
 FIGURES = (".png", ".svg", ".pdf")
 
 
-class Parser(argparse.ArgumentParser):
+class OneLine(argparse.ArgumentParser):
+
+    def error(self, message):
+        # argparse would print the usage of every flag first
+        raise InputError(message)
+
+
+class Parser(OneLine):
 
     def __init__(self, prog=None, about=None, **bounds):
         """bounds: {name: (least, most)} of its own, where a name means something else here."""
         self.bounds = BOUNDS | bounds
         super().__init__(prog=prog, description=about,
                          formatter_class=argparse.RawDescriptionHelpFormatter)
-
-    def error(self, message):
-        raise InputError(message)
 
     def parse_args(self, words=None):
         args = super().parse_args(words)

@@ -57,7 +57,7 @@ BENCHMARKS = {
     "supergpqa": Benchmark(
         "SuperGPQA", 1, GENERAL, "choice", "supergpqa.json", 26529, "m-a-p/SuperGPQA"),
     "bbeh": Benchmark(
-        "BBEH", 1, GENERAL, "free", "bbeh.json", 4520, "google-deepmind/bbeh on GitHub"),
+        "BBEH", 1, GENERAL, "free", "bbeh.json", 4520, "google-deepmind/bbeh on GitHub, converted"),
     "math500": Benchmark(
         "MATH500", 4, MATH, "free", "math500.json", 500, "HuggingFaceH4/MATH-500, test"),
     "aime2024": Benchmark(

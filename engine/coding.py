@@ -115,6 +115,8 @@ def of_evalplus(problems, path):
         if not problem.startswith("HumanEval/"):
             raise InputError(f"{printable(path)}: problem {shorten(problem)}, expected those of "
                              "HumanEval/")
+        if not (isinstance(answers, list) and all(isinstance(x, dict) for x in answers)):
+            raise InputError(f"{printable(path)}: {problem} is no list of answers, {EXPECTED}")
         right = []
         for answer in answers:
             status = (answer.get("base_status"), answer.get("plus_status"))
@@ -129,13 +131,18 @@ def of_evalplus(problems, path):
 def of_harness(samples, path):
     """[{"doc": {"task_id"}, "resps": [[answer, ...]], "pass@1": share}] -> [(problem, right)]."""
     groups = []
-    for sample in samples:
-        problem = sample.get("doc", {}).get("task_id", sample.get("doc_id"))
-        n = len(sample["resps"][0]) if sample["resps"] else 0
-        c = sample["pass@1"] * n
+    for number, sample in enumerate(samples, 1):
+        doc, answers, share = sample.get("doc", {}), sample["resps"], sample["pass@1"]
+        whole = isinstance(doc, dict) and isinstance(share, (int, float))
+        if not (whole and isinstance(answers, list) and all(isinstance(x, list) for x in answers)):
+            raise InputError(f"{printable(path)}: line {number}: 'doc', 'resps' or 'pass@1' is not "
+                             f"as lm_eval writes it, {EXPECTED}")
+        problem = doc.get("task_id", sample.get("doc_id"))
+        n = len(answers[0]) if answers else 0
+        c = share * n
         if abs(c - round(c)) > 1e-6:
             raise InputError(f"{printable(path)}: {shorten(problem)} has pass@1 = "
-                             f"{sample['pass@1']} of {n} answers, expected a share of them")
+                             f"{share} of {n} answers, expected a share of them")
         groups.append((problem, [1] * round(c) + [0] * (n - round(c))))
     return groups
 

@@ -52,6 +52,8 @@ def read_arguments(argv, about=None):
         "right option and box another's letter")
     add("--open_book", action="store_true",
         help="the solver sees the document above the question, as in train.py --open_book true")
+    add("--role", choices=("both", "generator", "solver"), default="both",
+        help="what is learned: to write, to answer, or both (default)")
     add("--limit", type=int, help="only the first so many demonstrations")
     add("--threads", type=int, default=0, help="CPU threads (0: torch's default)")
     return parser.parse_args(argv)

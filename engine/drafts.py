@@ -335,9 +335,8 @@ def in_letter_order(choices):
         pairs += choices.items()
     elif isinstance(choices, list) and all(isinstance(choice, dict) for choice in choices):
         for choice in choices:
-            if set(choice) == {"label", "text"}:
-                choice = {choice["label"]: choice["text"]}
-            pairs += choice.items()
+            named = set(choice) == {"label", "text"}
+            pairs += [(choice["label"], choice["text"])] if named else choice.items()
     if not all(isinstance(name, str) and LETTER.fullmatch(name) for name, _ in pairs):
         return None
     by_letter = {LETTER.fullmatch(name)[1].upper(): text for name, text in pairs}

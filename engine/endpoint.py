@@ -10,7 +10,6 @@ import http.client
 import json
 import os
 import threading
-import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +36,8 @@ class Endpoint:
         self.workers = workers
         self.wait = wait
         self.seconds = seconds
+        # set: no request is begun or tried again
+        self.stopped = threading.Event()
         self.name = name or self.first_model()
         self.stamp = (self.url, self.name, self.options)
 
@@ -53,22 +54,25 @@ class Endpoint:
 
     def chat_all(self, texts, what, fields):
         """User messages -> [(reply, did it end by itself)], several at a time."""
-        pool, failed = ThreadPoolExecutor(self.workers), threading.Event()
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="ask")
+        self.stopped.clear()
 
         def ask(text):
             # after a failure the rest is not asked, however late the pool hears of it
-            if failed.is_set():
+            if self.stopped.is_set():
                 return None
             try:
                 return self.chat(text, fields)
             except InputError:
-                failed.set()
+                self.stopped.set()
                 raise
 
         try:
             return list(tqdm(pool.map(ask, texts), total=len(texts), desc=what, leave=False))
         finally:
-            pool.shutdown(cancel_futures=True)
+            # Ctrl-C too; a request that is on its way is let go
+            self.stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def chat(self, text, fields):
         """A user message, or (system message, user message) -> (reply, did it end by itself)."""
@@ -109,9 +113,8 @@ class Endpoint:
                 problem = shorten(without_key(str(error)), 200)
                 passing = True
 
-            if not passing or attempt == tries - 1:
+            if not passing or attempt == tries - 1 or self.stopped.wait(self.wait * 2 ** attempt):
                 raise InputError(f"{self.url}{path}: {problem}")
-            time.sleep(self.wait * 2 ** attempt)
 
 
 def headers():

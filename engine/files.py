@@ -396,9 +396,17 @@ def cells(lines, delimiter, path):
 
 
 def is_question(row):
-    """Does a table begin with a question, its choices and the letter of one, without a header?"""
+    """Does a table begin with a question, its choices and the letter of one, without a header?
+
+    >>> is_question(["1 + 1 = ?", "1", "2", "B"]), is_question(["question", "answer", "A", "B"])
+    (True, False)
+    """
     letters = ascii_uppercase[:max(0, len(row) - 2)]
-    return len(letters) >= 2 and len(row[-1]) == 1 and row[-1] in letters and len(row[0]) > 1
+    if len(letters) < 2 or len(row[-1]) != 1 or row[-1] not in letters or len(row[0]) < 2:
+        return False
+    up_to_it = list(ascii_uppercase[:letters.index(row[-1]) + 1])
+    # ..., A, B, C, D are names of columns
+    return len(up_to_it) < 2 or row[-len(up_to_it):] != up_to_it
 
 
 def parquet_rows(stream, path):

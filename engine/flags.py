@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from config import CHANGEABLE, CHOICES, FILES, SECTIONS, SETTINGS, Config
-from engine.arguments import MOST_SEED, MOST_THREADS
+from engine.arguments import MOST_SEED, MOST_THREADS, OneLine
 from engine.outputs import folder_to_write
 from engine.presets import PRESETS, SHORT_NAMES, TOY, TOY_FREE, TOY_HARD
 from engine.speech import complain, take_all_letters
@@ -80,12 +80,6 @@ def reads_documents(cfg):
     return cfg.train_on == "generated" and not cfg.seed_questions
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        # one line; argparse would print the usage of every field first
-        raise InputError(message)
-
-
 def read_flags(argv=None):
     """Command line -> {field: text} of the fields it names; prints all and exits on --help."""
     words = sys.argv[1:] if argv is None else [str(word) for word in argv]
@@ -109,7 +103,7 @@ def underscored(word):
 
 
 def make_parser():
-    parser = Parser(
+    parser = OneLine(
         usage="%(prog)s [--field value ...]", allow_abbrev=False, formatter_class=formatter,
         description="Every field, with its symbol, the default of the toy preset and the paper's "
                     "value.")

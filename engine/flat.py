@@ -31,6 +31,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from engine.attention import attending, extras
 from engine.cache import ROWS, SHARE, Running, free_memory, sent, token_bytes
 from engine.masks import windows_of
+from engine.varlen import kernel_fits
 
 # Room for tokens to come, of each row: after the first prefill, and at most.
 FIRST, MOST = 32, 256
@@ -48,12 +49,8 @@ def rows_for(policy, model):
 
 
 def has_kernel(model, device):
-    """torch's flash attention: 16 bits, Ampere or newer, heads of at most 256."""
-    if device.type != "cuda" or model.dtype not in (torch.bfloat16, torch.float16):
-        return False
-    config = model.config.get_text_config()
-    D = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return torch.cuda.get_device_capability(device)[0] >= 8 and D <= 256 and D % 8 == 0
+    """torch's flash attention, which takes 16 bits."""
+    return model.dtype in (torch.bfloat16, torch.float16) and kernel_fits(model, device)
 
 
 def tokens_that_fit(model, device):

@@ -236,7 +236,7 @@ def unfolded(item, where):
 
 
 def question_of(item, found):
-    """The question; a passage it is about stands above it."""
+    """The question; the passages it is about stand above it."""
     name = item.name(QUESTION)
     if name is not None and isinstance(item[name], list):
         text = user_turn(item[name], name, found)
@@ -256,14 +256,16 @@ def question_of(item, found):
     # LogiQA 2.0
     if isinstance(item.get("type"), dict) and "text" in item:
         passages.append(("text", item["text"]))
+    above = []
     for name, passage in passages:
         if isinstance(passage, str) and re.search(r"\w", passage):
             check_text(passage, f"'{name}'", found.where)
             found.notes.append(f"stand below their {name!r}")
-            return f"{passage.strip()}\n\n{text}"
-        if isinstance(passage, (list, dict)) and passage:
+            above.append(passage.strip())
+        elif isinstance(passage, (list, dict)) and passage:
             found.notes.append(f"have a {name!r} that is {kind(passage)} and is not shown")
-    return text
+    # one text under two names is shown once
+    return "\n\n".join([*dict.fromkeys(above), text])
 
 
 def user_turn(turns, name, found):
@@ -670,6 +672,9 @@ def truth_of(item, found):
     if name is None:
         read_string(item, ANSWER, found.where, numbers=True)
     value = item[name]
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
+        # OlympiadBench's final_answer
+        value = value[0]
     if isinstance(value, dict):
         value = Item(value, found.where)
         inner = value.name(("value",))

@@ -3,6 +3,7 @@
     metrics.jsonl      one line per iteration t = 1..T        engine/metrics.py, docs/metrics.md
     questions.jsonl    one line per draft                     iteration, slot, question, score ...
     at-T/              both roles of iteration T, with --save_every
+    ended.json         the iteration whose models solver/ and generator/ are
 
 Only the main rank writes and speaks. On the terminal "+-" is half of a 95 % interval, 1.96 standard
 errors over the test questions.
@@ -21,6 +22,7 @@ from tqdm import tqdm
 from data import InputError, is_encodable
 from engine import flags, ranks, run_folder, trackers
 from engine.metrics import metrics, peak_memory_mb, question_rows
+from engine.outputs import write_whole
 from engine.speech import one_line
 
 STAGES = ("dev", "write", "answer", "influence", "update_generator", "update_solver", "evaluate",
@@ -282,6 +284,10 @@ class Log:
         """
         for policy in policies:
             policy.save(os.path.join(self.cfg.run, policy.role))
+        if self.main:
+            # whose they are, should the run go on later and be stopped
+            ended = {"iteration": self.last["iteration"] if self.last else self.first}
+            write_whole(os.path.join(self.cfg.run, "ended.json"), json.dumps(ended) + "\n")
         self.stop_tracking()
         if self.main:
             self.say("\n" + "\n".join(last_words(self.cfg, self.last, self.anchor_accuracy)))
@@ -370,25 +376,27 @@ def warnings(x, cfg):
     """One sentence for each thing that is off, with what to try."""
     if cfg.train_on != "generated":
         return
+    still = x["generator_grad_norm"] is None
+    nothing = ", so nothing was trained" if still and x["solver_grad_norm"] is None else ""
     if x["valid_share"] == 0:
-        yield ("no draft was a valid question, so nothing was trained; look at `text` in "
-               "questions.jsonl. A small model needs warmup.py first; drafts cut at "
-               "max_response_tokens need more of them.")
+        yield (f"no draft was a valid question{nothing}; look at `text` in questions.jsonl. A "
+               "small model needs warmup.py first; drafts cut at max_response_tokens need more of "
+               "them.")
     elif x["valid_share"] < 0.1:
         yield (f"almost no draft was valid ({x['valid_share']:.0%}; reasons "
                f"{x['invalid_reasons']}); a small model needs warmup.py first.")
     if cfg.by_influence and x["g_dev_norm"] is None:
-        yield ("no g_dev: every dev question was answered all right or all wrong, so all scores "
-               "are 0 and the generator did not move; more answers_per_question or a dev set the "
-               "solver sometimes solves would help.")
+        yield ("no g_dev: every dev question was answered all right or all wrong, so influence "
+               f"pays nobody{' and the generator did not move' if still else ''}; more "
+               "answers_per_question or a dev set the solver sometimes solves would help.")
     for name in ("dev", "test"):
         overlap = x[f"overlap_{name}_share"]
         if overlap and overlap > 0.25:
             yield (f"{overlap:.0%} of the questions share eight words in a row with a {name} "
                    "question; see `overlap` in questions.jsonl.")
     if x["mixed_share"] == 0:
-        yield ("every generated question was all right or all wrong, so the solver did not move; "
-               "more answers_per_question may help.")
+        yield ("every generated question was all right or all wrong, so the solver learned "
+               "nothing from them; more answers_per_question may help.")
     if x["answer_cut_share"] and x["answer_cut_share"] > 0.2:
         yield (f"{x['answer_cut_share']:.0%} of the answers were cut at {cfg.max_response_tokens} "
                "tokens; raise max_response_tokens.")

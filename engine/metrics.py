@@ -2,7 +2,7 @@
 
 dev_accuracy and everything about questions describe the models before the updates of the iteration,
 test_accuracy the solver after them. docs/metrics.md explains every key. A number that does not
-exist (no valid question, nothing evaluated) is null. Each number is a mean over its own iteration.
+exist (no valid question, nothing evaluated) is null. Shares and means are over their own iteration.
 
     code       shape    meaning
     found               data.Found: what train.py hands over
@@ -67,7 +67,8 @@ def metrics(found, rows, anchor, best, verifier_counts, truth=None):
                 "draft": [draft.rollout for draft in drafts],
                 "answer": flatten(found.solved.answers)}
     problems = found.problems
-    sampled = sum(len(x.response) for x in chain.from_iterable(rollouts.values()))
+    responses = [*chain.from_iterable(rollouts.values()), *flatten(problems.answers)]
+    sampled = sum(len(x.response) for x in responses)
     tested = sum(x["tokens"] for x in found.tested.values() if x)
     line = {
         "iteration": found.t,
@@ -191,7 +192,7 @@ def duplicate_share(texts):
 # ---------------------------------------------------------------- the lines of its drafts
 
 def question_rows(found, overlap):
-    """Every draft of the iteration as a line of questions.jsonl. overlap: overlap.Overlap, or None.
+    """Every draft of the iteration as a line of questions.jsonl. overlap: overlap.Overlap.
     """
     numbers = {slot: q for q, slot in enumerate(found.slots)}
     rows = []

@@ -270,7 +270,7 @@ def even_passes(policy, passes):
     return passes + [[EMPTY]] * (ranks.most(len(passes)) - len(passes))
 
 
-def longest_first(pairs):
+def dealt_longest_first(pairs):
     """(g, group) pairs in the order in which ranks take them in turn, so that all have about as
     many tokens.
     """

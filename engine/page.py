@@ -26,6 +26,7 @@ from pathlib import Path
 
 import torch
 
+import rewards
 from data import InputError
 from dugrpo import MODES, dugrpo
 from engine.metrics import duplicate_share
@@ -169,7 +170,12 @@ def score_of(draft, config):
     None for a question that nothing was paid for (reward fixed, or no g_dev).
     """
     if not valid(draft):
-        return config.get("invalid_score") or 0.0
+        same = config.get("invalid_score")
+        if same is None and "+" in config.get("reward", ""):
+            # each term of a sum has its own
+            terms = rewards.terms_of(config["reward"], None, None)
+            return sum(term.weight * term.invalid for term in terms)
+        return same or 0.0
     # runs from before there were other rewards
     return draft["score"] if "score" in draft else draft.get("s_hat")
 

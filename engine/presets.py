@@ -13,9 +13,9 @@ from config import ROOT
 # The authors' released data.
 HUB = "hf://datasets/Siyuc/infuser_train/"
 
-# What differs from the defaults above, whose numbers are the toy world's.
+# What differs from config.py's defaults, which are the toy world's.
 
-def world(folder, anchor="anchor"):
+def world(folder, anchor):
     path = ROOT / folder
     return dict(
         model=str(ROOT / anchor), documents=str(path / "documents.json"),

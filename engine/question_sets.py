@@ -201,9 +201,9 @@ def read_arguments(argv, about=None):
         help="FILE, or MODEL=FILE of several models: result files of evalplus, "
              "lm-evaluation-harness or LiveCodeBench")
     add("--in_domain", nargs="+", default=[], metavar="FILE",
-        help="the same, reported as in domain")
+        help="question files, reported as in domain")
     add("--out_domain", nargs="+", default=[], metavar="FILE",
-        help="the same, reported as out of domain")
+        help="question files, reported as out of domain")
     add("--samples", type=int,
         help="N, answers per question (default 1; the authors' number for their benchmarks)")
     add("--checker", nargs="+", default=["ours"], metavar="NAME",
@@ -237,10 +237,6 @@ def read_arguments(argv, about=None):
 
 def check(args):
     """Arguments -> the same; InputError for the first that is out of range."""
-    for name in ("samples", "limit", "max_response_tokens", "max_prompt_tokens", "rows_at_once"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name} {value}: expected at least 1")
     too_cold = args.temperature != 0 and args.temperature < flags.COLDEST
     if too_cold or args.temperature > 1000 or not 0 < args.top_p <= 1 or args.top_k < 0:
         raise InputError(f"--temperature {args.temperature} --top_p {args.top_p} --top_k "
@@ -256,6 +252,10 @@ def check(args):
     args.judge_options = json_object("--judge_options", args.judge_options)
     if args.json:
         read = [*args.questions, *args.in_domain, *args.out_domain]
+        read += [file for _, file in benchmarks.named(args.benchmarks) if file]
+        read += [coding.owner(word, args.models)[1] for word in args.coding_results]
+        if args.benchmark_files:
+            read += [os.path.join(args.benchmark_files, x.file) for x in BENCHMARKS.values()]
         file_to_write("--json", args.json, read)
         file_to_write("--json", answers_file(args), read)
     return args

@@ -198,7 +198,8 @@ def chunk(text, max_tokens=None, count_tokens=count_words):
 # Both allow three spaces of indent, as Markdown does. Headings underlined with === or --- are
 # missing on purpose: "---" is as often a rule.
 HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+\S")
-FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+# behind ``` no other `, else it is code within a line
+FENCE = re.compile(r" {0,3}(`{3,}(?!.*`)|~{3,})")
 
 
 def sections(text):
@@ -283,11 +284,21 @@ def load_questions(path, say=print, bad=None, only=None):
 
     founds = load_items(path, ID, read_item, bad)
     founds = [found for found in founds if found is not None]
+    tell_apart(founds)
     questions = layouts.settle(founds, bad)
     tolerate(bad, len(questions) + len(bad), path, say)
     for note in layouts.notes_on(founds):
         say(f"{printable(path)}: {note}")
     return questions
+
+
+def tell_apart(founds):
+    """Questions of one id, which RACE gives to all of an article, get their number behind it."""
+    seen = Counter()
+    for found in founds:
+        seen[found.question_id] += 1
+        if seen[found.question_id] > 1:
+            found.question_id += f"#{seen[found.question_id]}"
 
 
 def tolerate(bad, total, path, say):

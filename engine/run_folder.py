@@ -15,6 +15,7 @@ on and notes it in metrics.jsonl. Against accidents, not against forgery: whoeve
 hashes anew is believed.
 """
 import errno
+import fcntl
 import hashlib
 import itertools
 import json
@@ -23,12 +24,6 @@ import socket
 import time
 from dataclasses import replace
 from pathlib import Path
-
-try:
-    import fcntl
-except ImportError:
-    # Windows: no lock
-    fcntl = None
 
 from config import CHANGEABLE, FILES, SETTINGS
 from data import InputError
@@ -120,13 +115,10 @@ class Lock:
                 raise InputError(f"{run}: {holder} is at work in this folder; wait until it has "
                                  "ended, or give another one by --run")
             time.sleep(0.2)
-        if fcntl:
-            fcntl.lockf(self.file, fcntl.LOCK_UN, 0, 1)
+        fcntl.lockf(self.file, fcntl.LOCK_UN, 0, 1)
 
     def take(self, start, length):
         """Lock so many bytes from `start` on, 0: all -> False if somebody holds one of them."""
-        if not fcntl:
-            return True
         try:
             fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
         except OSError as error:

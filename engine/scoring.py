@@ -2,11 +2,9 @@
 piece.
 
     sums of a piece   <g_dev, direction>,  |direction|,  |g|        direction = Gamma, or g itself
-    scale Gamma     = g / ( sqrt( v + g^2 (1 - beta2) / beta2 ) + eps / scale )
-    scale^2         = beta2 / (1 - beta2^t)
 
-The last two lines are Gamma for one operator less per parameter, since a sum can be divided by
-the scale afterwards. Equal to influence.plain_scores up to rounding (tests/test_influence.py).
+Gamma comes times a scale (influence.scaled_Gamma), by which the sums are divided afterwards. Equal
+to influence.plain_scores up to rounding (tests/test_influence.py).
 
     code     shape        meaning
     Q                     questions whose gradients are scored side by side
@@ -21,13 +19,6 @@ from engine import shard
 
 # Elements of a gradient taken at a time: what stays in a core's cache; enough to keep a GPU busy.
 PIECE = {"cpu": 2 ** 18, "cuda": 2 ** 24}
-
-
-def scaled_Gamma(g, v, k, beta2, eps, out=None):
-    """-> (scale Gamma, scale), as in the header; written over `out`, never over v."""
-    scale = math.sqrt(beta2 / (1 - beta2 ** (k + 1)))
-    root = torch.addcmul(v, g, g, value=(1 - beta2) / beta2, out=out).sqrt_()
-    return torch.div(g, root.add_(eps / scale), out=root), scale
 
 
 def as_vector(t):
@@ -53,11 +44,11 @@ def by_row(rows, vector):
 class Pieces:
     """What a piece of a gradient is compared with: g_dev, and AdamW's v and k.
 
-    moments: [(v, k)] like params.
+    moments: [(v, k)] like params. scaled_Gamma: influence's function of that name.
     """
 
-    def __init__(self, solver, g_dev, moments, cfg):
-        self.device, self.cfg = solver.device, cfg
+    def __init__(self, solver, g_dev, moments, scaled_Gamma, cfg):
+        self.device, self.cfg, self.scaled_Gamma = solver.device, cfg, scaled_Gamma
         self.preconditioned = cfg.similarity.startswith("preconditioned")
         # views
         self.g_dev = {p: shard.local(g).flatten() for p, g in zip(solver.params, g_dev)}
@@ -84,7 +75,7 @@ class Pieces:
             v, k = self.history[p]
             # memory is taken once, for the largest piece
             room = self.room.resize_(g.numel()).view_as(g)
-            direction, scale = scaled_Gamma(
+            direction, scale = self.scaled_Gamma(
                 g, v[here].float(), k, self.cfg.beta2, self.cfg.adam_eps, out=room)
         norms = [torch.linalg.vector_norm(x, dim=1) for x in (direction, g)]
         products = row_products(direction, self.g_dev[p][here].float())

@@ -12,7 +12,7 @@ from string import ascii_uppercase
 
 from config import FILES
 from data import count_words
-from engine import readers
+from engine import pools, readers
 from engine.files import printable
 from engine.overlap import folded
 
@@ -26,6 +26,14 @@ def line(items, what, path, too_long, copies=""):
     about = (of_documents if items and hasattr(items[0], "content") else of_questions)(items)
     return (f"{len(items)} {what} from {printable(path)}, {too_long} left out as too long{copies}; "
             f"{about}")
+
+
+def asked_twice(test, asked, path):
+    """Test questions, those that a run trains on or measures by -> a warning, or None."""
+    twice = len(test) - len(pools.unlike(asked, test))
+    if twice:
+        return (f"{printable(path)}: {twice} of {len(test)} test questions are dev questions or "
+                "trained on, so they do not test what was learned")
 
 
 def of_questions(questions):
@@ -90,7 +98,8 @@ def show_files(cfg):
             items = readers.load_documents(path, cfg.max_chunk_tokens)
             about = of_documents(items)
         else:
-            items = readers.load_questions(path)
+            load = pools.load_written if name == "questions" else readers.load_questions
+            items = load(path)
             about = of_questions(items)
         print(f"{name}: {len(items)} from {printable(path)}; {about}\n")
         for i in sorted({0, len(items) // 2, len(items) - 1}):

@@ -10,6 +10,7 @@
 Of a page neither scripts nor styles nor anything else that a reader does not see is kept. A PDF's
 text is as good as pypdf's reading of it: look at it (--show_data) before a long run.
 """
+import codecs
 import io
 import logging
 import re
@@ -142,6 +143,10 @@ class Page(HTMLParser):
         self.pieces, self.unseen, self.pre = [], [], 0
 
     def handle_starttag(self, tag, attrs):
+        # One may leave out </head>, and <body> too: what a reader sees ends it.
+        seen = tag in BLOCKS or tag in LINES or re.fullmatch("h[1-6]", tag)
+        if tag == "body" or (seen and self.unseen == ["head"]):
+            self.unseen.clear()
         if tag in UNSEEN:
             self.unseen.append(tag)
         elif re.fullmatch("h[1-6]", tag):
@@ -153,9 +158,6 @@ class Page(HTMLParser):
         elif tag in ("td", "th"):
             self.pieces.append(" ")
         self.pre += tag == "pre"
-        # one may leave out </head>
-        if tag == "body":
-            self.unseen.clear()
 
     def handle_startendtag(self, tag, attrs):
         # <script/> opens nothing that will be closed
@@ -187,11 +189,20 @@ def read_html(path):
 
 
 def known_encoding(name):
+    """What a page calls its encoding -> what browsers read it as, by the HTML standard.
+
+    >>> known_encoding("iso-8859-1"), known_encoding("utf-16"), known_encoding("koi8-r")
+    ('cp1252', 'utf-8', 'koi8-r')
+    """
     try:
-        "".encode(name)
-        return name
-    except LookupError:
+        known = codecs.lookup(name).name
+        "".encode(known)
+    except (LookupError, UnicodeError):
         return "utf-8"
+    if known in ("iso8859-1", "ascii"):
+        return "cp1252"
+    # a page that can say so in ASCII is none
+    return "utf-8" if known.startswith(("utf-16", "utf-32")) else known
 
 
 def html_text(text, path=""):

@@ -181,11 +181,6 @@ def is_product(value, gap, letters):
     return not gap
 
 
-def is_omissible(unit):
-    """Whether one side may come without it."""
-    return unit != "%"
-
-
 def converted(x, unit_x, y, unit_y):
     """Two numbers with different units: is it the same quantity? 3 km and 3000 m; exactly.
 

@@ -34,12 +34,17 @@ def wanted(cfg, policy):
     """Should rows of this role go end to end? (--end_to_end)"""
     if cfg.end_to_end != "auto":
         return cfg.end_to_end == "true"
-    if policy.device.type != "cuda" or not policy.bf16:
+    return policy.bf16 and kernel_fits(policy.model, policy.device)
+
+
+def kernel_fits(model, device):
+    """Has torch's flash attention, in 16 bits, a kernel for this model's heads on this device?"""
+    if device.type != "cuda":
         return False
-    config = policy.model.config.get_text_config()
+    config = model.config.get_text_config()
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     fits = size <= LARGEST_HEAD and size % STEP == 0
-    return fits and torch.cuda.get_device_capability(policy.device) >= OLDEST_GPU
+    return fits and torch.cuda.get_device_capability(device) >= OLDEST_GPU
 
 
 def accept(model):

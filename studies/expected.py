@@ -76,9 +76,10 @@ class Tree:
         return nodes[::-1]
 
 
-def plant(solver, questions):
-    """M questions -> M trees without a node."""
-    prompts = [solver.prompt_ids(solver_role.prompt_text(question)) for question in questions]
+def plant(solver, questions, prompts="plain"):
+    """M questions, the prompts they are asked with (cfg.prompts) -> M trees without a node."""
+    prompts = [solver.prompt_ids(solver_role.prompt_text(question, prompts))
+               for question in questions]
     return [Tree(question, prompt) for question, prompt in zip(questions, prompts)]
 
 

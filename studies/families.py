@@ -9,13 +9,13 @@ skills, which are its "out of domain". The triples of the first are those of the
 note and no dev question has. Sums, days and orders may stand in a note: the world holds out none of
 them. There are 35 questions about days, so that file never has more.
 """
-import argparse
 import json
 import random
 import sys
 from pathlib import Path
 
-from data import InputError
+from engine.arguments import Parser
+from engine.outputs import folder_to_write
 from engine.speech import run_script
 from toy.world import ask, draw_fact
 
@@ -43,15 +43,12 @@ def questions_of(skill, n, seed):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m studies.families", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m studies.families", __doc__)
     parser.add_argument("out", metavar="OUT", help="folder to write")
     parser.add_argument("--limit", type=int, default=100, help="questions of each (default 100)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    if args.limit < 1:
-        raise InputError(f"--limit {args.limit}: expected at least 1")
-
+    folder_to_write("OUT", args.out)
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
     for skill in SKILLS:

@@ -21,7 +21,6 @@ five iterations are averaged.
 
 All need matplotlib, which nothing that trains does. The same input gives the same file.
 """
-import argparse
 import itertools
 import json
 import os
@@ -31,6 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from data import InputError
+from engine.arguments import Parser
 from engine.speech import run_script
 from studies import pictures
 from studies.pictures import read_json
@@ -307,8 +307,7 @@ def draw_seeds(ax, curves, colour, dash, label):
 # ---------------------------------------------------------------- the command
 
 def read_flags(argv):
-    parser = argparse.ArgumentParser(prog="python -m studies.figures", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m studies.figures", __doc__)
     parser.add_argument("what", metavar="NAME", choices=sorted(DRAWN),
                         help=f"one of {', '.join(DRAWN)}")
     parser.add_argument("sources", nargs="+", metavar="RUN",
@@ -345,6 +344,9 @@ def quality(plt, words):
         if not isinstance(row, dict) or not {"iteration", "accuracy", "swg"} <= set(row):
             raise InputError(f"{file}: an iteration without accuracy or swg, expected "
                              f"{QUALITY_FILE}")
+    if not rows or not rows[0]["swg"]:
+        raise InputError(f"{file}: has no gap between a strong and the base solver, expected a run "
+                         "of tools.quality with --reference")
     return pictures.quality(plt, rows)
 
 

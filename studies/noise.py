@@ -34,6 +34,7 @@ from dugrpo import MODES, center, dugrpo
 from engine.progress import bar
 from engine.speech import run_script
 from influence import dev_gradient
+from rewards import REWARDS
 
 ANSWERS = (2, 4, 8, 16)
 DEV = (10, 20, 40, 80)
@@ -199,7 +200,8 @@ def study(world, args):
     sample = reality.draw(world, 2 * half, args.questions)
     pairs = every_split(world, sample, args, half)
 
-    s1, s2 = [grid(sample, s, n, cfg.invalid_score or 0.0) for s in pairs["both"][m][0]]
+    # whatever paid the run, these are scores of influence
+    s1, s2 = [grid(sample, s, n, REWARDS["influence"][1]) for s in pairs["both"][m][0]]
     return {"iteration": world.iteration, "seed": cfg.seed, "m": m, "n": n,
             "dev_questions": len(world.dev), "questions": len(sample.questions),
             "documents_read": sample.n_documents,

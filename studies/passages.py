@@ -3,51 +3,58 @@
     python -m studies.passages DIR              every arm on every seed: hours; it resumes
     python -m studies.passages DIR --summary    no run: sums up what is there
 
-    DIR        the files of studies.reading, and two warm starts: DIR/writer, whose drafts are
-               mostly valid, and DIR/solver, which has seen less and has something to learn
+    DIR        files of studies.reading, and two warm starts: DIR/writer, whose drafts are mostly
+               valid, and DIR/solver, which has something to learn
     arm        what pays the generator: influence, spice, or nothing (fixed); or no generator but
                the real questions on the same passages (oracle), the ceiling
-    budget     iterations, questions in each and answers to each are the same for all
+    exam       of DIR/solver and of every run's, at the temperature of training: test, each question
+               with its passage, and test-bare, without, for what was learned beside reading
 
-    exam       two sets of questions: test, each with its passage, as the questions that are trained
-               on; test-bare, the same without, for what was learned beside reading
-    exact      (Q,) P(right answer), all likely answers counted (expected.py)
-    sampled    (Q,) share of right ones among SAMPLES answers
-    mass       (Q,) what was counted of all answers; exact is off by at most 1 - mass
+    code       shape    meaning
+    exact      (Q,)     P(right letter), counted over all answers "The answer is OPTION
+                        \\boxed{LETTER}" in one forward pass: no sampling noise
+    mass       (Q,)     P(any of these answers); exact is off by at most 1 - mass
+    option     (Q,)     P(right option, whatever its letter)
+    fits       (Q,)     P(the letter is the option's own): what was learned of letters
 
-An exam is taken by DIR/solver and by every run's solver, at the temperature of training. Intervals
-are over the test questions, paired: a question's gain is its own. The JSON file gets every run and
-exam as it ends and is all that must be kept (records.py). No text of the passages goes into it:
-what generators wrote lies in OUT.
+What was read is what option gains with the passages more than it gains without. Beside these, one
+sampled answer to each test question before and after, as the trainer evaluates. Intervals are over
+the questions, paired: a question's gain is its own. The JSON file gets every run and exam as it
+ends and is all that must be kept (records.py). No text of the passages goes into it: what
+generators wrote lies in OUT.
 """
 import hashlib
+import itertools
 import json
 import math
+import multiprocessing
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
+from string import ascii_uppercase
 
 import numpy as np
 import torch
 
-import solver as solver_role
 from data import InputError
 from engine import flags
 from engine.arguments import Parser
-from engine.progress import bar
+from engine.chat import text_ids
+from engine.page import read_lines
+from engine.progress import long_bar
 from engine.readers import load_questions
 from engine.statistics import interval, mean_and_error
-from engine.verify import Verifier
 from policy import Policy
-from studies import expected, reality
+from studies import expected
 from studies.records import Records, fill_page
-from studies.runs import Job, add_flags, command, run_all, settle_places
+from studies.runs import Job, add_flags, command, held, run_all, settle_places
 from studies.standings import late_mean, percent
+from warmup import answer_text
 
 SETS = ("test", "test-bare")
 SEEDS, FIRST_SEED, ITERATIONS = 2, 0, 40
-SAMPLES = 4
 AT_ONCE = 16            # questions of an exam
 
 ARMS = {
@@ -71,7 +78,7 @@ def make_job(arm, seed, args):
     else:
         chosen["generator_model"] = args.writer
     chosen |= {"seed": seed, "iterations": args.iterations, "threads": 1, "show_every": 0,
-               "eval_every": args.iterations, "checkpoint_every": 5}
+               "eval_every": args.iterations, "dev_every": 10, "checkpoint_every": 5}
     return Job(f"{arm}/{seed}", chosen, keep=("solver",))
 
 
@@ -83,28 +90,50 @@ def jobs_of(args):
     return jobs
 
 
-def run(args, records):
-    """Runs side by side, and their exams as they end -> the names of those that failed."""
-    jobs = jobs_of(args)
+def run(args, records, lock):
+    """Runs side by side, then exams side by side -> the names of the runs that failed."""
+    jobs, anchor = jobs_of(args), content_hash(args.solver)
     for job in jobs:
         record = records.of(job)
         if record and "exam" not in record and not os.path.isdir(solver_of(job, args)):
-            # stopped between the run and its exam, and the solver is lost
+            # stopped between the run and its exam, and the solver is lost: once more from the start
             records.runs.pop(job.key)
-    anchor = exam_of_anchor(args, records)
+            shutil.rmtree(job.folder(args.out), ignore_errors=True)
+    failed = run_all(jobs, records, args, lock=lock)
 
-    failed = []
-    for i in range(0, len(jobs), args.jobs):
-        some = jobs[i:i + args.jobs]
-        failed += run_all(some, records, args)
-        for job in some:
-            record = records.of(job)
-            if record and "exam" not in record:
-                record |= {"anchor": anchor, "exam": exam(solver_of(job, args), job.key, args)}
-                records.save()
-                if not args.keep:
-                    shutil.rmtree(solver_of(job, args))
+    anchors = records.found.setdefault("anchors", {})
+    models = {} if anchor in anchors else {"anchor": args.solver}
+    for job in jobs:
+        record = records.of(job)
+        if record and "exam" not in record:
+            models[job.key] = solver_of(job, args)
+
+    for name, found in side_by_side(models, args):
+        if name == "anchor":
+            anchors[anchor] = found
+            records.save()
+            continue
+        records.runs[name] |= {"anchor": anchor, "exam": found}
+        records.save()
+        if not args.keep:
+            shutil.rmtree(models[name])
     return failed
+
+
+def side_by_side(models, args):
+    """{name: model} -> yields (name, what exam() found) as they end, each of them on one thread."""
+    if not models:
+        return
+    jobs = min(args.jobs, len(models))
+    with multiprocessing.get_context("spawn").Pool(jobs, begin_worker) as workers:
+        what = [(name, model, args) for name, model in models.items()]
+        yield from workers.imap_unordered(exam, what)
+
+
+def begin_worker():
+    torch.set_num_threads(1)
+    # Ctrl-C is for the process that waits for this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def solver_of(job, args):
@@ -123,61 +152,50 @@ def content_hash(model):
 
 # ---------------------------------------------------------------- exams
 
-def exam_of_anchor(args, records):
-    """-> its name among the anchors that have had their exam."""
-    anchors = records.found.setdefault("anchors", {})
-    name = content_hash(args.solver)
-    if name not in anchors:
-        anchors[name] = exam(args.solver, "before", args)
-        records.save()
-    return name
-
-
-def exam(model, name, args):
-    """-> {set: {"exact", "sampled", "mass"}}, lists of Q; exact None where a question has too many
-    likely answers."""
+def exam(what):
+    """(name, model, args) -> name, {set: {column: list of Q}}, the columns as above."""
+    name, model, args = what
     cfg = flags.from_flags({"preset": "reading", "model": args.solver, "run": args.out})
     policy = Policy("solver", model, cfg.solver_lr, cfg)
     found = {}
-    with Verifier() as verifier:
-        for set_name in SETS:
-            questions = load_questions(os.path.join(args.folder, f"{set_name}.jsonl"))
-            columns = {"exact": [], "sampled": [], "mass": []}
-            pieces = range(0, len(questions), AT_ONCE)
-            for i in bar(pieces, desc=f"{name}, {set_name}", unit="piece"):
-                some = questions[i:i + AT_ONCE]
-                answers = solver_role.answer_questions(
-                    policy, some, SAMPLES, (0, "exam", set_name, i), cfg)
-                r = solver_role.rewards(some, answers, verifier)            # (AT_ONCE, SAMPLES)
-                columns["sampled"] += r.mean(1).tolist()
-                for exact, mass in chances(policy, some, answers, cfg):
-                    columns["exact"].append(exact)
-                    columns["mass"].append(mass)
-            found[set_name] = {key: rounded(values) for key, values in columns.items()}
+    for set_name in SETS:
+        questions = load_questions(os.path.join(args.folder, f"{set_name}.jsonl"))
+        columns = {}
+        pieces = range(0, len(questions), AT_ONCE)
+        for i in long_bar(pieces, desc=f"{name}, {set_name}", unit="piece"):
+            some = questions[i:i + AT_ONCE]
+            for key, values in counted(policy, some, cfg).items():
+                columns.setdefault(key, []).extend(round(float(x), 4) for x in values)
+        found[set_name] = columns
+    return name, found
+
+
+def counted(policy, questions, cfg):
+    """-> {"exact", "mass", "option", "fits"}, each (Q,)."""
+    trees = expected.plant(policy, questions, cfg.prompts)
+    answers = [plant_answers(policy, tree) for tree in trees]
+    layout = expected.Layout(policy, trees, cfg)
+    logp = layout.logps(policy, cfg).cpu()                                  # (nodes,)
+
+    found = {"exact": [], "mass": [], "option": [], "fits": []}
+    for tree, start, paths in zip(trees, layout.start, answers):
+        P = np.exp([float(logp[start:][nodes].sum()) for nodes in paths])
+        # row: the option that is named; column: the letter in the box
+        P = P.reshape(len(tree.question.choices), -1)
+        key = tree.question.choices.index(tree.question.ground_truth)
+        found["exact"].append(P[:, key].sum())
+        found["mass"].append(P.sum())
+        found["option"].append(P[key].sum())
+        found["fits"].append(P.trace())
     return found
 
 
-def chances(policy, questions, answers, cfg):
-    """-> of each question P(right), and how much of all answers was counted; None twice where they
-    are too many."""
-    trees = expected.plant(policy, questions)
-    reality.add_answers(trees, answers)
-    if not expected.grow(policy, trees, cfg):
-        if len(questions) == 1:
-            return [(None, None)]
-        # whose trees are too large is found one by one
-        return [chances(policy, [question], [group], cfg)[0]
-                for question, group in zip(questions, answers)]
-    found = []
-    for tree in trees:
-        layout = expected.Layout(policy, [tree], cfg)
-        accuracy, mass = expected.Accuracy(layout)(layout.logps(policy, cfg))
-        found.append((float(accuracy), float(mass)))
-    return found
-
-
-def rounded(values):
-    return [None if x is None else round(x, 4) for x in values]
+def plant_answers(policy, tree):
+    """Every option with every letter, as the warm start taught it -> their nodes."""
+    options = tree.question.choices
+    answers = itertools.product(options, ascii_uppercase[:len(options)])
+    return [tree.add_answer(text_ids(policy.tokenizer, answer_text(option, letter)))
+            for option, letter in answers]
 
 
 # ---------------------------------------------------------------- what came out
@@ -228,31 +246,45 @@ def standings(args, records):
         if not by_set["test"]:
             continue
         row = {name: over_questions(by_seed) for name, by_seed in by_set.items()}
-        row["sampled"] = over_questions(arm_gains(arm, args, records, "test", "sampled"))
+        for kind in ("option", "fits"):
+            row[kind] = over_questions(arm_gains(arm, args, records, "test", kind))
+        bare = arm_gains(arm, args, records, "test-bare", "option")
+        option = arm_gains(arm, args, records, "test", "option")
+        row["option, bare"] = over_questions(bare)
+        # the same questions in both sets
+        row["read"] = over_questions({seed: option[seed] - bare[seed] for seed in option})
         fixed = arm_gains("fixed", args, records, "test")
         both = {seed: x - fixed[seed] for seed, x in by_set["test"].items() if seed in fixed}
         if both and arm != "fixed":
             row["against fixed"] = over_questions(both)
             row["against fixed"]["seeds to decide"] = seeds_to_decide(row["against fixed"]["seeds"])
         runs = [records.of(make_job(arm, seed, args)) for seed in by_set["test"]]
-        for metric in ("valid_share", "solved_share"):
-            row[metric] = late_mean([record[metric] for record in runs])
+        row["sampled"] = [record["test_accuracy"] for record in runs]
+        row["valid_share"] = late_mean([record["valid_share"] for record in runs], args.iterations)
+        row["solved_share"] = late_mean([record["solved_share"] for record in runs])
         found[arm] = row
     return found
 
 
+COLUMNS = {"test": "test, exact", "test-bare": "without passages", "fits": "letter fits option",
+           "option": "right option", "option, bare": "right option without passages",
+           "read": "that difference"}
+
+
 def table(found):
     """-> Markdown, points: an arm a row."""
-    text = ["| arm | seeds | test, exact | sampled | bare, exact | test, less fixed | seeds that "
-            "would decide | valid drafts | solved |", "|---|" + "--:|" * 8]
+    titles = ["arm", "seeds", *COLUMNS.values(), "test, sampled", "test, less fixed",
+              "seeds that would decide", "valid drafts", "solved"]
+    text = [f"| {' | '.join(titles)} |", "|---|" + "--:|" * (len(titles) - 1)]
     for arm, x in found.items():
         against = x.get("against fixed")
         each = ", ".join(f"{100 * mean:+.1f}" for mean in x["test"]["seeds"].values())
-        cells = [each, *[points(x[name]) for name in ("test", "sampled", "test-bare")],
+        sampled = ", ".join(f"{100 * x[0]:.1f} to {100 * x[-1]:.1f}" for x in x["sampled"])
+        cells = [arm, each, *[points(x[name]) for name in COLUMNS], sampled,
                  points(against) if against else "-",
                  str(against and against["seeds to decide"] or "-"),
                  percent(x["valid_share"]), percent(x["solved_share"])]
-        text.append(f"| {arm} | {' | '.join(cells)} |")
+        text.append(f"| {' | '.join(cells)} |")
     return "\n".join(text)
 
 
@@ -262,18 +294,19 @@ def points(x):
 
 
 def anchors(records):
-    """-> a line an anchor: what it knows."""
+    """-> a line an anchor: what it knows, in percent."""
     lines = []
     for name, sets in records.found["anchors"].items():
-        said = []
-        for set_name, x in sets.items():
-            mean, error = mean_and_error(np.array(x["exact"], dtype=float))
-            mass = np.nanmean(np.array(x["mass"], dtype=float))
-            said.append(f"{set_name} {100 * mean:.1f} ± {196 * error:.1f} (sampled "
-                        f"{100 * np.mean(x['sampled']):.1f}; {100 * mass:.1f} % of all answers "
-                        f"counted, {x['exact'].count(None)} questions left out)")
+        said = [f"{set_name} {known(x)}" for set_name, x in sets.items()]
         lines.append(f"- Anchor {name}: {'; '.join(said)}.")
     return "\n".join(lines)
+
+
+def known(x):
+    mean, error = mean_and_error(np.array(x["exact"]))
+    option, fits, mass = [100 * np.mean(x[kind]) for kind in ("option", "fits", "mass")]
+    return (f"{100 * mean:.1f} ± {196 * error:.1f} (right option {option:.1f}, letter fits "
+            f"{fits:.1f}, of all answers counted {mass:.1f})")
 
 
 def summarise(args, records):
@@ -283,7 +316,8 @@ def summarise(args, records):
     records.save(arms=found)
     runs = records.runs.values()
     text = (f"Gain over the anchor after {args.iterations} iterations, points: mean [95 % interval "
-            f"over the test questions], seeds averaged first; the first column has each seed's.\n\n"
+            f"over the test questions], seeds averaged first; the first column has each seed's. "
+            f"Valid: all iterations; solved: the last five.\n\n"
             f"{table(found)}\n\n{anchors(records)}\n\n{len(runs)} runs, "
             f"{sum(x['hours'] for x in runs):.1f} hours of one core without exams, commit "
             f"{'; '.join(sorted({x['commit'] for x in runs}))}, {max(x['date'] for x in runs)}, "
@@ -295,19 +329,20 @@ def summarise(args, records):
 
 
 def write_drafts(args, records, most=200):
-    """What each run's generator wrote first and last, for reading: OUT/drafts/ARM-SEED-early.jsonl.
-    """
+    """What each run's generator wrote first and last, at most half of it each, for reading:
+    OUT/drafts/ARM-SEED-early.jsonl."""
     folder = Path(args.out, "drafts")
     for job in jobs_of(args):
         path = Path(job.folder(args.out), "questions.jsonl")
         if not path.exists():
             continue
-        lines = path.read_text(encoding="utf-8").splitlines()
-        drafts = [line for line in lines if json.loads(line)["status"] == "valid"]
+        rows, _ = read_lines(path, ("status",))
+        drafts = [json.dumps(row, ensure_ascii=False) for row in rows if row["status"] == "valid"]
         folder.mkdir(parents=True, exist_ok=True)
-        for when, some in (("early", drafts[:most]), ("late", drafts[-most:])):
+        n = min(most, (len(drafts) + 1) // 2)
+        for when, some in (("early", drafts[:n]), ("late", drafts[len(drafts) - n:])):
             name = f"{job.key.replace('/', '-')}-{when}.jsonl"
-            Path(folder, name).write_text("\n".join(some) + "\n", encoding="utf-8")
+            Path(folder, name).write_text("".join(f"{x}\n" for x in some), encoding="utf-8")
 
 
 # ---------------------------------------------------------------- the command
@@ -334,11 +369,13 @@ def read_flags(argv):
 
 def play(argv):
     args = read_flags(argv)
-    records = Records(args.file)
     failed = []
     if not args.summary:
         torch.set_num_threads(1)
-        failed = run(args, records)
+        # exams, too: whoever comes in between would write over what they find
+        with held(args.out) as lock:
+            failed = run(args, Records(args.file), lock)
+    records = Records(args.file)
     write_drafts(args, records)
     summarise(args, records)
     return failed

@@ -262,8 +262,12 @@ def length(plt, report, methods):
         tokens, right = [], []
         for model in models:
             found = [one["models"][model] for one in report["sets"].values()]
+            # a coding tool's results have no lengths
+            found = [x for x in found if None not in (x["mean_tokens"], x["accuracy"])]
+            if not found:
+                raise InputError(f"{model}: no set has both an accuracy and a mean length")
             tokens.append(mean([x["mean_tokens"] for x in found]))
-            right.append(100 * mean([x["accuracy"] for x in found if x["accuracy"] is not None]))
+            right.append(100 * mean([x["accuracy"] for x in found]))
         ax.plot(tokens, right, MARKS[i % len(MARKS)], color=look(label, i)[0], label=label,
                 markersize=6, alpha=0.8)
     ax.set_xlabel("mean length of an answer (tokens)")

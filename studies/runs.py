@@ -8,6 +8,7 @@ this process has cores. A finished run's numbers go into the JSON file at once (
 folder keeps its logs alone, unless --keep is given; an interrupted run is resumed. The first run on
 a machine goes alone, so that the hours of all that is planned can be said before they are spent.
 """
+import contextlib
 import fcntl
 import json
 import os
@@ -70,7 +71,10 @@ def metrics_of(run):
 
 def state(job, out):
     """-> "new", "begun", "finished", or what the run in the job's folder has that the job does not
-    ask for."""
+    ask for.
+
+    The last line of metrics.jsonl comes before the models are saved, the generator last.
+    """
     run = job.folder(out)
     saved = read_json(Path(run, "config.json"))
     if saved is None:
@@ -84,7 +88,8 @@ def state(job, out):
     if differ:
         what = "; ".join(differ)
         return f"{run} holds another run ({what}); give another --out, or move it away"
-    return "finished" if len(lines_of(run)) >= job.iterations else "begun"
+    unsaved = Path(run, "checkpoint").exists() and not Path(run, "generator").exists()
+    return "finished" if len(lines_of(run)) >= job.iterations and not unsaved else "begun"
 
 
 def fits(asked, saved):
@@ -100,14 +105,13 @@ def fits(asked, saved):
 
 # ---------------------------------------------------------------- running them
 
-def run_all(jobs, records, args, plans=None):
+def run_all(jobs, records, args, plans=None, lock=None):
     """Run what has no record -> the names of the runs that failed.
 
-    plans: {name: iterations of all its runs}, whose hours are said once one run was timed.
+    plans: {name: iterations of all its runs}, whose hours are said once one run was timed. lock:
+    of `held`, where the caller has it.
     """
-    os.makedirs(args.out, exist_ok=True)
-    with open(os.path.join(args.out, ".lock"), "w") as lock:
-        hold(lock, args.out)
+    with contextlib.nullcontext(lock) if lock else held(args.out) as lock:
         todo, failed = what_is_left(jobs, records, args)
         total = sum(job.iterations for job in todo)
         with tqdm(total=total, unit="iteration", disable=None) as bar:
@@ -188,16 +192,20 @@ def iterations_done(jobs, args):
     return sum(min(len(lines_of(job.folder(args.out))), job.iterations) for job in jobs)
 
 
-def hold(lock, folder):
-    """One study in a folder at a time.
+@contextlib.contextmanager
+def held(folder):
+    """One study in a folder at a time -> its lock, which InputError says is another's.
 
     The runs inherit the lock, so it also holds while one of them outlives a study that was killed.
     """
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f"{folder}: another study, or a run that it left behind, "
-                         "is still at work here")
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, ".lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{folder}: another study, or a run that it left behind, "
+                             "is still at work here") from None
+        yield lock
 
 
 def start(job, args, lock):

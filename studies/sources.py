@@ -268,6 +268,9 @@ def correlations(records, step, goal):
 def tables(found):
     """The file's content -> Markdown."""
     records = list(found["questions"].values())
+    if len(records) < 3:
+        raise InputError(f"{len(records)} questions are measured, expected at least 3 to order; "
+                         "run it again, it goes on")
     taken = records[0]["real"]
     accuracy = found["before"].get("accuracy")
     text = [f"{len(records)} questions on {found['run']} after iteration {found['iteration']}, "

@@ -172,8 +172,10 @@ def standings(arms, runs):
         "arms": {},
     }
     costs = {arm: costs_of(runs_of(x, runs)) for arm, x in arms.items()}
+    of_fixed = runs_of(arms["fixed"], runs) if "fixed" in arms else {}
     for arm, x in arms.items():
         found["arms"][arm] = standing(arm, x, runs_of(x, runs), final, costs)
+        found["arms"][arm]["whole"] = whole_runs(runs_of(x, runs), of_fixed)
     return {"conclusion": conclusion(found)} | found
 
 
@@ -278,6 +280,24 @@ def cost(mine, influence, arm):
                  for part in ("mean", "low", "high")}
         found[f"{name}_ratio"] = ratio | {"n": logs["n"]}
     return found
+
+
+def whole_runs(runs, of_fixed):
+    """{seed: record}, those of fixed -> means over the seeds: tokens and seconds of a whole run,
+    how far its generator moved, and the accuracy when as many tokens were spent as fixed takes
+    for all its iterations; None where that is more than the run itself takes."""
+    spent = {seed: x["tokens"][-1] for seed, x in of_fixed.items()}
+    found = {"tokens": [], "seconds": [], "moved": [], "as_fixed": []}
+    for seed, record in runs.items():
+        found["tokens"].append(record["tokens"][-1])
+        found["seconds"].append(record["seconds"][-1])
+        found["moved"].append(record.get("moved"))
+        there = None
+        if seed in spent and record["tokens"][-1] >= spent[seed]:
+            there = np.interp(spent[seed], record["tokens"], record["test_accuracy"])
+        found["as_fixed"].append(there)
+    return {name: None if None in values else float(np.mean(values))
+            for name, values in found.items()}
 
 
 # ---------------------------------------------------------------- in words
@@ -388,6 +408,18 @@ def table(found):
     for arm in ranking(found):
         lines.append(cells(arm, found["arms"][arm]))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def whole_table(found):
+    """Results -> Markdown: what whole runs took, in the order of the other table."""
+    lines = ["| arm | generator moved | million tokens | minutes | accuracy at fixed's tokens |",
+             "|---|--:|--:|--:|--:|"]
+    for arm in ranking(found):
+        x = found["arms"][arm]["whole"]
+        moved = f"{x['moved']:.2f}" if x["moved"] else "-"
+        lines.append(f"| {arm} | {moved} | {x['tokens'] / 1e6:.2f} | {x['seconds'] / 60:.2f} | "
+                     f"{percent(x['as_fixed'])} |")
+    return "\n".join(lines)
 
 
 def cells(arm, x):

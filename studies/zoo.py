@@ -83,8 +83,9 @@ def ambiguous(rng, q, dev):
 
 def guess(rng, q, dev):
     """The choices of another question: none answers this one."""
-    others = [x for x in dev if q.ground_truth not in x.choices]
-    other = rng.choice(others or dev)
+    asked = [x for x in dev if x.choices]
+    others = [x for x in asked if q.ground_truth not in x.choices]
+    other = rng.choice(others or asked)
     return draft(q.question_text, other.choices, rng.choice(other.choices))
 
 
@@ -235,8 +236,11 @@ def main(argv=None):
         torch.set_num_threads(args.threads)
     questions = honest_questions(cfg, args.honest, args.questions, args.seed)
     solver = Policy("solver", cfg.model, cfg.solver_lr, cfg)
-    iteration = reality.restore(args.run, {"solver": solver})
+    iteration = reality.restore(args.run, {"solver": solver})[0]["iteration"]
     dev = load_questions(cfg.dev)[:args.dev]
+    if not any(question.choices for question in dev):
+        raise InputError(f"{cfg.dev}: none of its first questions has choices, expected some that "
+                         "guess can take them from")
     with Verifier() as verifier:
         table = zoo(solver, dev, questions, cfg, verifier, (args.seed, "zoo"))
 

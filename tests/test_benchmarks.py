@@ -243,6 +243,10 @@ def test_a_program_that_fails_the_first_tests_is_wrong_whatever_the_added_ones_s
     ([{"question_id": "a", "graded_list": [True]}] * 2, "or one twice"),
     ([{"question_id": "a", "graded_list": 1}], "no list"),
     ([MCQ], "expected the result file of evalplus"),
+    ({"eval": {"HumanEval/0": {"nfiles": 1, "base": [], "plus": []}}}, "is no list of answers"),
+    ([{"doc": None, "resps": [["a"]], "pass@1": 1.0}], "line 1: 'doc', 'resps' or 'pass@1'"),
+    ([{"doc": {}, "resps": [["a"]], "pass@1": None}], "line 1: 'doc', 'resps' or 'pass@1'"),
+    ([{"doc": {}, "resps": ["a"], "pass@1": 1.0}], "line 1: 'doc', 'resps' or 'pass@1'"),
 ])
 def test_another_file_is_one_line(tmp_path, found, fragment):
     with pytest.raises(InputError, match=fragment) as caught:
@@ -351,3 +355,18 @@ def test_the_published_table_has_every_anchor_and_method():
     assert "41.5 %" in lines[-1] and lines[-1].endswith("/ 31.0") and " / 41.5  " in lines[-1]
     widths = list(map(len, lines[2:]))
     assert all(a == b for a, b in pairwise(widths))
+
+
+@pytest.mark.parametrize("words", [
+    ["--benchmarks", "math500={file}"],
+    ["--benchmarks", "math500", "--benchmark_files", "{folder}"],
+    ["--benchmarks", "humaneval-plus", "--coding_results", "{file}"],
+    ["--benchmarks", "humaneval-plus", "--coding_results", "m={file}"]])
+def test_a_report_is_never_written_over_what_is_read(tmp_path, words):
+    file = tmp_path / BENCHMARKS["math500"].file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("[]")
+    words = [word.format(file=file, folder=tmp_path) for word in words]
+    with pytest.raises(InputError, match="which is read; give another name"):
+        question_sets.read_arguments(["m", *words, "--json", str(file)])
+    assert file.read_text() == "[]"

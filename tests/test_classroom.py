@@ -68,6 +68,47 @@ ENDINGS = {
 }
 
 
+# What is neither a usual mistake nor right: the numbers of the hand tell it.
+FAULTS = [
+    ("tree", "tree_of", "(g * len(group) + i, group[i])", "(i, group[i])"),
+    ("tree", "tree_of", "group[i]) for i in chosen]", "group[i]) for i in sorted(chosen)]"),
+    ("dugrpo", "dugrpo", "ADVANTAGES[mode]", 'ADVANTAGES["dugrpo"]'),
+    ("s_hat", "similarity", '(cosine if cfg.similarity.endswith("cosine") else dot)', "cosine"),
+    ("parse_question", "check_question", "len(choices) > max_choices", "False"),
+    ("parse_question", "check_question", "if not text:", "if False:"),
+    ("answers", "prompt_text", "if question.passage:", "if False:"),
+    ("update", "update", "tokens += n", "pass"),
+    ("token_loss", "token_loss", "max=tis_cap", "max=2.0"),
+    ("token_loss", "token_loss", "-dual_clip * A", "-3 * A"),
+    ("token_loss", "token_loss", "1 - clip, 1 + clip", "0.8, 1.2"),
+    ("keyed", "choose", "token = torch.minimum(token, last)", "pass"),
+    ("g_dev", "dev_gradient", "if math.isfinite(norm(g_dev)):", "if True:"),
+]
+
+
+@pytest.mark.parametrize("name, function, right, wrong", FAULTS)
+def test_a_fault_that_nobody_foresaw_does_not_pass(name, function, right, wrong):
+    exercise = EXERCISES[name]
+    text = sources.changed(course.reference(exercise.FILE), function, right, wrong)
+    verdict = judge.grade(exercise, text)
+    assert not verdict.passed and verdict[-1][2] != "ok", verdict
+
+
+def test_a_file_that_is_no_python_is_not_run(tmp_path, capsys):
+    folder = tmp_path / "course"
+    main(["start", str(folder), "center"])
+    (folder / "dugrpo.py").write_text("def center(:", encoding="utf-8")
+    assert main(["check", "center", "--run", "--dir", str(folder)]) == 1
+    assert "is not Python" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("place", ["a file", "/proc/nowhere"])
+def test_a_course_begins_in_a_folder_that_can_be_made(tmp_path, capsys, place):
+    (tmp_path / "a file").write_text("")
+    assert main(["start", str(tmp_path / place)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 @pytest.mark.parametrize("body", ENDINGS)
 def test_whatever_a_students_code_does_a_sentence_comes_back(body, tmp_path):
     exercise = EXERCISES["center"]

@@ -101,6 +101,8 @@ def test_slips_add_up():
     # a place, counted from 0 or from 1?
     (GOOD.replace('"ground_truth": "31"', '"ground_truth": 1'), "answer_not_in_choices"),
     (GOOD.replace('"27"', "null"), "wrong_type"),
+    (GOOD.replace('"27"', '{"label": ["A"], "text": "1"}'), "wrong_type"),
+    (GOOD.replace('["27", "31", "9", "12"]', '[{"label": ["A"], "text": "31"}]'), "wrong_type"),
     (GOOD.replace('"27"', "true"), "wrong_type"),
     (GOOD.replace('["27", "31", "9", "12"]', '{"A": "27", "C": "31", "D": "9", "E": "12"}'),
      "wrong_type"),

@@ -148,7 +148,19 @@ def test_accuracy_of_training_is_that_of_the_summary(make_policy, monkeypatch):
 
     assert result["accuracy"] == summary["accuracy"]
     assert result["standard_error"] == summary["accuracy_error"]
-    assert result["unboxed"] == summary["no_answer"] and result["tokens"] == 84
+    assert result["tokens"] == 84
+
+
+def test_a_run_that_asked_otherwise_is_named(tmp_path):
+    said = []
+    for folder in ("solver", "at-5/solver"):
+        (tmp_path / folder).mkdir(parents=True)
+    evaluate.say_otherwise(str(tmp_path / "solver"), "plain", said.append)
+    (tmp_path / "config.json").write_text('{"prompts": "hard"}')
+    for folder in ("solver", "at-5/solver"):
+        evaluate.say_otherwise(str(tmp_path / folder), "plain", said.append)
+        evaluate.say_otherwise(str(tmp_path / folder), "hard", said.append)
+    assert len(said) == 2 and all("--prompts hard, here plain" in line for line in said)
 
 
 # ---------------------------------------------------------------- interrupted

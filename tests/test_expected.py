@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import solver as solver_role
 from studies import expected, reality
 from data import Question
 from fakes import END, EOS, SPECIAL, distance, gradients, make_groups, plain_logps
@@ -43,6 +44,13 @@ def world(request, make_policy, monkeypatch):
     trees = expected.plant(solver, QUESTIONS)
     assert expected.grow(solver, trees, cfg)
     return solver, cfg, trees
+
+
+@pytest.mark.parametrize("prompts", ["plain", "hard"])
+def test_trees_stand_behind_the_prompt_that_is_asked(make_policy, prompts):
+    policy, _ = make_policy(max_prompt_tokens=4096)
+    tree, = expected.plant(policy, QUESTIONS[:1], prompts)
+    assert tree.prompt == policy.prompt_ids(solver_role.prompt_text(QUESTIONS[0], prompts))
 
 
 def by_hand(solver, tree, cfg):

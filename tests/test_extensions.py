@@ -169,6 +169,19 @@ def test_seeds_are_left_out_until_the_prompt_fits():
         assert {len(shown(document)) for document in documents} == {expected}
 
 
+def test_a_bundle_that_does_not_fit_even_alone_is_left_out_and_counted():
+    cfg, said = Config(seed_questions=4, max_prompt_tokens=10), []
+    lengths = {x.doc_id: 5 + 6 * (i == 0) for i, x in enumerate(bundles(MC, 2, 0, len))}
+
+    def length(document):
+        return lengths.get(document.doc_id, 5 + 6 * document.doc_id.startswith(MC[0].question_id))
+
+    study = extensions.study_of(cfg, [], MC, lambda *_, **__: [], length, said.append)
+    assert len(study.pool) == len(MC) - 1
+    assert said == ["1 bundles of seed questions are longer than 10 tokens in the prompt even with "
+                    "one shown; left out"]
+
+
 def test_a_copy_of_any_seed_is_invalid_and_another_question_is_not(make_policy, monkeypatch):
     policy, cfg = make_policy(max_prompt_tokens=4096)
     document = bundles(MC, 4, 0)[0]
@@ -466,6 +479,15 @@ def both_terms_are_logged(metrics, questions):
     return all(set(line["terms_mean"]) == {"influence", "spice"} for line in metrics)
 
 
+def test_a_changed_dev_set_begins_without_the_old_ones_mean_gradient():
+    study = Study(Config(dev_ema=0.9), [], MC)
+    state, _ = study.state()
+    study.load(state, [torch.ones(2)])
+    assert study.average is not None
+    study.load(None, [torch.ones(2)])
+    assert study.average is None
+
+
 def paid_documents(rows, t):
     """In how many documents of iteration t did a question earn anything."""
     return len({x["slot"][0] for x in rows if x["iteration"] == t and x["s_hat"]})
@@ -502,6 +524,9 @@ def test_rlvr_changes_the_solver_and_not_what_is_drafted_scored_or_paid_in_the_s
         plain[0]["tokens_trained"] < hybrid[0]["tokens_trained"]
         and plain[1]["dev_entropy"] != hybrid[1]["dev_entropy"]
     )
+    plainly, beside = (line["tokens_sampled"] - line["tokens_tested"]
+                       for line in (plain[0], hybrid[0]))
+    assert plainly < beside
 
 
 @pytest.mark.slow

@@ -89,6 +89,19 @@ def test_a_mark_of_the_scatter_is_a_seed_at_its_length():
     assert list(ax.lines[1].get_ydata()) == pytest.approx([50, 60])
 
 
+def test_a_set_without_lengths_is_left_out_of_the_scatter():
+    report = report_of(THREE_SETS)
+    coding = next(iter(report["sets"].values()))
+    for one in coding["models"].values():
+        one["mean_tokens"] = None
+    others = list(report["sets"].values())[1:]
+    ax, = pictures.length(plt, report, TWO_SEEDS).axes
+    expected = [sum(x["models"]["s0"]["accuracy"] for x in others) / len(others) * 100]
+    assert list(ax.lines[1].get_ydata())[:1] == pytest.approx(expected)
+    with pytest.raises(InputError, match="no set has both"):
+        pictures.length(plt, {"sets": {"coding": coding}}, TWO_SEEDS)
+
+
 def test_the_ablation_bars_are_the_races_and_a_missing_arm_is_said():
     race = json.loads((RESULTS / "race-first.json").read_text())
     axes = pictures.ablations(plt, race).axes
@@ -213,6 +226,8 @@ def test_broken_files_are_told_too(tmp_path):
         "alone": ("gains", report_of({"x": {"b": 0.4}}), "has one model"),
         "once": ("passk", report_of(ONE_SET, samples=1), "one answer to a question"),
         "rows": ("quality", {"iterations": [{"iteration": 0}]}, "without accuracy or swg"),
+        "gap": ("quality", {"iterations": [{"iteration": 0, "accuracy": {}, "swg": {}}]},
+                "no gap between a strong"),
         "arm": ("ablations", {"arms": {"fixed": {"final": None}}}, "has no final accuracy"),
     }
     for name, (what, found, says) in files.items():

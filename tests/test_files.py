@@ -95,6 +95,14 @@ def test_mmlus_own_files_have_no_column_names(tmp_path):
     assert [question.question_id for question in questions] == ["test-1", "test-2"]
 
 
+@pytest.mark.parametrize("header, row", [
+    ("question,answer,A,B,C,D", "Two and two?,B,3,4,5,6"),
+    ("id,question,answer,A,B,C,D", "7,Two and two?,B,3,4,5,6")])
+def test_names_of_columns_may_end_with_the_choices(tmp_path, header, row):
+    question, = load_questions(write(tmp_path, "a.csv", f"{header}\n{row}\n".encode()))
+    assert (question.choices, question.ground_truth) == (["3", "4", "5", "6"], "4")
+
+
 def test_semicolons_of_a_spreadsheet(tmp_path):
     path = write(tmp_path, "a.csv", b"question;answer\nHalf of 3?;1,5\n")
     assert load_questions(path)[0].ground_truth == "1,5"
@@ -201,6 +209,7 @@ TEXTS = {
     "a.html": ("<html><head><title>t</title><style>p{}</style></head><body><h2>Ice</h2>"
                "<script>if (a<b) x()</script><p>It\n floats &amp; melts.<p>So it is.",
                "## Ice\n\nIt floats & melts.\n\nSo it is."),
+    "bare.html": ("<!doctype html><head><title>T</title><meta charset=utf-8><p>Hello.", "Hello."),
     "open.html": ("<p>It floats <b>and</div> melts", "It floats and\n\nmelts"),
 }
 
@@ -218,9 +227,14 @@ def test_a_page_that_python_cannot_read_is_one_line(tmp_path):
     assert "not HTML" in refused(load_documents, write(tmp_path, "a.html", b"<p>It floats <![x <b"))
 
 
-def test_a_page_says_its_encoding(tmp_path):
-    page = '<meta charset="iso-8859-1"><p>café'.encode("latin-1")
-    assert load_documents(write(tmp_path, "a.html", page))[0].content == "café"
+@pytest.mark.parametrize("said, encoding", [
+    ("iso-8859-1", "cp1252"), ("us-ascii", "cp1252"), ("windows-1252", "cp1252"),
+    ("utf-16", "utf-8"), ("UTF-8", "utf-8"), ("undefined", "utf-8"), ("rot13", "utf-8"),
+    ("iso-8859-15", "iso-8859-15")])
+def test_a_page_says_its_encoding_as_browsers_understand_it(tmp_path, said, encoding):
+    text = "It’s a “café”" if encoding != "iso-8859-15" else "5 €"
+    page = f'<meta charset="{said}"><p>{text}'.encode(encoding)
+    assert load_documents(write(tmp_path, "a.html", page))[0].content == text
 
 
 def test_a_pdf_is_read_by_pypdf_or_a_line_names_it(tmp_path, monkeypatch):

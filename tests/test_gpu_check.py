@@ -4,9 +4,10 @@ import json
 import pytest
 import torch
 
+import influence
 import sampling
 from data import InputError
-from engine import scoring, varlen
+from engine import varlen
 from tools import gpu_check
 
 # whole runs
@@ -54,13 +55,13 @@ def test_rows_that_see_their_neighbours_are_noticed(bench, monkeypatch):
 
 
 def test_a_score_that_is_not_the_definitions_is_noticed(bench, monkeypatch):
-    original = scoring.scaled_Gamma
+    original = influence.scaled_Gamma
 
     def wrong(g, v, k, beta2, eps, out=None):
         # the history is forgotten
         return original(g, 0 * v, k, beta2, eps, out=out)
 
-    monkeypatch.setattr(scoring, "scaled_Gamma", wrong)
+    monkeypatch.setattr(influence, "scaled_Gamma", wrong)
     assert [what.split(" -")[0] for what in looks(bench, "scores")][:2] == [
         "s_hat fp32, hooks", "s_hat fp32, blocks"]
 

@@ -127,7 +127,6 @@ def test_the_loop_reads_as_the_algorithm_box():
     assert lines <= 70 and comments >= 15 and width <= 48
 
 
-@pytest.mark.slow
 def test_plain_python():
     measured = house.measure()
     assert measured["over 100, over 120 columns, %"] == (0.0, 0.0)

@@ -149,8 +149,27 @@ def test_a_passage_stands_above_its_question(tmp_path, capsys):
     first, second = load(tmp_path, row, other)
     assert first.question_text == "Ann melts tin.\n\nWhat melts?"
     # RACE's id is that of the article
-    assert second.ground_truth == "Ann" and second.question_id == "high1.txt"
+    assert second.ground_truth == "Ann" and first.question_id == "high1.txt"
+    # so that two models are compared question by question
+    assert second.question_id == "high1.txt#2"
     assert "2 of 2 questions stand below their 'article'" in capsys.readouterr().out
+
+
+def test_a_list_of_one_answer_is_that_answer(tmp_path):
+    """As OlympiadBench has it; of two nobody knows which is meant."""
+    question, = load(tmp_path, dict(question="1 + 1 = ?", final_answer=["2"]))
+    assert question.ground_truth == "2"
+    with pytest.raises(InputError, match="is a list"):
+        load(tmp_path, dict(question="x^2 = 4?", final_answer=["2", "-2"]))
+
+
+def test_all_that_a_question_is_about_stands_above_it_and_each_text_once(tmp_path, capsys):
+    row = dict(context="Ann has 3 tins.", premise="Bob takes one.", story="Ann has 3 tins.",
+               question="How many?", options=["2", "3"], answer="A")
+    question, = load(tmp_path, row)
+    assert question.question_text.count("Ann has 3 tins.") == 1
+    assert "Bob takes one." in question.question_text
+    assert question.question_text.endswith("\n\nHow many?")
 
 
 def test_parquet_fills_missing_letters_with_null(tmp_path):

@@ -86,6 +86,15 @@ def test_each_thing_that_is_off_is_one_sentence():
     assert not list(log.warnings(LINE, Config(train_on="dev", reward="fixed")))
 
 
+def test_what_is_off_does_not_say_that_a_role_stood_still_when_it_moved():
+    """spice pays beside influence, and RLVR problems teach the solver."""
+    off = LINE | {"mixed_share": 0.0, "valid_share": 0.0}
+    still = " ".join(log.warnings(off | {"generator_grad_norm": None}, Config()))
+    assert "nothing was trained" in still and "the generator did not move" in still
+    moved = " ".join(log.warnings(off | {"solver_grad_norm": 0.3}, Config()))
+    assert "nothing was trained" not in moved and "did not move" not in moved
+
+
 @pytest.mark.slow
 def test_what_is_piped_holds_no_frames_of_bars_and_no_line_over_100(tmp_path):
     command = [

@@ -2,6 +2,7 @@
 halves.
 """
 import json
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -123,6 +124,24 @@ def test_several_ways_of_halving_are_averaged():
 def test_scores_go_to_their_documents_and_the_rest_is_invalid():
     grid = noise.grid(make_sample(), [0.1, 0.2, 0.3], 3, -1.0)
     assert grid.tolist() == [[0.1, -1, -1], [-1, -1, -1], [0.2, 0.3, -1]]
+
+
+def test_a_run_paid_otherwise_is_measured_by_the_invalid_score_of_influence(run, monkeypatch):
+    """azr's -1 in both halves would be a signal that two independent scores share."""
+    def load(*args, **more):
+        world = loaded(*args, **more)
+        world.cfg = replace(world.cfg, invalid_score=-1.0)
+        return world
+
+    def watched(sample, scores, n, invalid_score):
+        seen.append(invalid_score)
+        return grid(sample, scores, n, invalid_score)
+
+    seen, loaded, grid = [], reality.load, noise.grid
+    monkeypatch.setattr(reality, "load", load)
+    monkeypatch.setattr(noise, "grid", watched)
+    noise.main([str(run), "--questions", "6", "--answers", "2", "--dev", "3", "--splits", "1"])
+    assert seen == [0.0, 0.0]
 
 
 def two_kinds(D=60, n=8, seed=0):

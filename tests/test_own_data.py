@@ -1,4 +1,5 @@
 """The example data loads, and the task for lm-evaluation-harness asks what solver.py asks."""
+import json
 import re
 import subprocess
 import sys
@@ -7,7 +8,8 @@ import pytest
 
 import solver
 from config import ROOT
-from engine import readers
+from data import Question
+from engine import readers, summary
 from engine.layouts import ANSWER, CHOICES, POINTER, QUESTION, folded_name
 from engine.texts import READERS
 
@@ -64,3 +66,25 @@ def test_show_data_shows_three_examples_of_each_file_and_needs_no_model():
     assert "documents: 7 from" in shown.stdout and "dev: 6 from" in shown.stdout
     assert len(re.findall(r"^    \[.*\]$", shown.stdout, re.M)) == 6
     assert "<- the key" in shown.stdout
+
+
+def test_show_data_reads_questions_as_the_run_does(tmp_path):
+    """A run's questions.jsonl: its valid drafts."""
+    rows = [{"status": "no_json", "question": None, "choices": None, "answer": None},
+            {"status": "valid", "question": "2 + 2 = ?", "choices": ["3", "4"], "answer": "4"}]
+    path = tmp_path / "questions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["--show_data", "--preset", "toy", "--train_on", "file", "--questions", str(path)]
+    shown = subprocess.run([sys.executable, "train.py", *words], cwd=ROOT, capture_output=True,
+                           text=True)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "questions: 1 from" in shown.stdout and "2 + 2 = ?" in shown.stdout
+
+
+def test_test_questions_that_are_asked_elsewhere_are_counted():
+    def asked(*texts):
+        return [Question(text, ["3", "4"], "4") for text in texts]
+
+    said = summary.asked_twice(asked("2 + 2 = ?", "What is 4?"), asked("what is 4"), "t.json")
+    assert said.startswith("t.json: 1 of 2 test questions")
+    assert summary.asked_twice(asked("2 + 2 = ?"), asked("2 + 3 = ?"), "t.json") is None

@@ -55,6 +55,16 @@ def planned_sizes(groups, shape, limit):
     return [(x.rows, x.L, x.targets) for x in formulas.planned(groups, shape, limit)]
 
 
+def test_roles_change_places_only_for_what_happens():
+    """Of a fixed generator there is no update, so nothing comes in for it."""
+    moved = {}
+    for reward in ("influence", "fixed"):
+        stages = plan.plan(paper(8, reward=reward, offload_idle=True))
+        moved[reward] = {name for name, stage in stages.items() if stage.moved}
+        assert all(stage.buffers for name, stage in stages.items() if name in moved[reward])
+    assert "update_generator" in moved["influence"] and "update_generator" not in moved["fixed"]
+
+
 # ---------------------------------------------------------------- the model
 
 @pytest.mark.parametrize("name, billions", [

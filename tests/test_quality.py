@@ -4,6 +4,7 @@ And a small run from end to end.
 """
 import json
 import threading
+import time
 from argparse import Namespace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -110,6 +111,12 @@ def test_checkpoints_are_the_kept_ones_the_anchor_and_the_end(tmp_path):
     assert list(found) == [0, 5, 10, 12]
     assert found[0] == {"solver": "anchor", "generator": "other"}
     assert found[12]["generator"] == str(tmp_path / "generator")
+
+    # ended at 10, went on, and was stopped at 12
+    (tmp_path / "ended.json").write_text('{"iteration": 10}')
+    found = quality.checkpoints(str(tmp_path), cfg)
+    assert list(found) == [0, 5, 10] and found[10]["solver"] == str(tmp_path / "at-10/solver")
+    (tmp_path / "ended.json").write_text('{"iteration": 12}')
 
     (tmp_path / "at-0").mkdir()
     found = quality.checkpoints(str(tmp_path), cfg, [10, 0])
@@ -227,6 +234,26 @@ def test_a_failure_that_may_pass_is_tried_again(server):
     server.script += [(503, "busy"), (429, "slow down"), ("raw", "not json")]
     _, r = ask(server, name="m", workers=1)
     assert r.tolist() == [[1, 1, 1], [0, 0, 0]] and len(server.seen) == 6 + 3
+
+
+def test_ctrl_c_ends_all_tries(server, monkeypatch):
+    """What was refused waits ten minutes for its next try when Ctrl-C comes."""
+    server.script += [(500, "broken")] * 99
+    endpoint = quality.Endpoint(server.url + "/", name="m", wait=600)
+
+    def stopped(futures, **looks):
+        while not server.seen:
+            time.sleep(0.01)
+        asking.extend(thread for thread in threading.enumerate() if thread.name.startswith("ask"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("engine.endpoint.tqdm", stopped)
+    asking, began = [], time.time()
+    with pytest.raises(KeyboardInterrupt):
+        endpoint.chat_all(["a", "b"], "answers", {})
+    for thread in asking:
+        thread.join(20)
+    assert asking and time.time() < began + 20
 
 
 def test_an_empty_reply_is_an_answer_without_a_box(server):

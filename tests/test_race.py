@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import config
+from data import InputError
 from engine import flags, presets
 from studies import figures, race, runs, standings
 from studies.records import Records, read_json, record_of
@@ -316,6 +317,18 @@ def test_a_line_that_was_cut_short_does_not_make_a_run_finished(out):
     assert runs.state(job_of(out, "fixed"), out) == "begun"
 
 
+def test_a_run_that_was_stopped_before_its_models_were_saved_is_not_finished(out):
+    """Its last line is written before them; then its checkpoint is there and its generator is not.
+    """
+    go(out, arms="fixed", seeds=1)
+    run = out / "race/fixed/1000"
+    (run / "checkpoint").mkdir(exist_ok=True)
+    shutil.rmtree(run / "generator", ignore_errors=True)
+    assert runs.state(job_of(out, "fixed"), out) == "begun"
+    (run / "generator").mkdir()
+    assert runs.state(job_of(out, "fixed"), out) == "finished"
+
+
 def test_another_run_in_the_folder_is_left_alone_and_reported(out, capsys):
     go(out, arms="fixed", seeds=1)
     before = (out / "race/fixed/1000/metrics.jsonl").read_bytes()
@@ -352,6 +365,20 @@ def test_the_generator_that_writes_for_the_frozen_arm_stays_and_is_made_again_wh
     assert not (out / "teacher").exists()
     go(out, arms="frozen", seeds=2)
     assert (out / "teacher/generator").exists()
+    # its logs would pass for a finished run
+    shutil.rmtree(out / "teacher/generator")
+    assert go(out, arms="frozen", seeds=3) == 0
+    assert (out / "teacher/generator").exists()
+
+
+def test_what_another_study_wrote_is_not_written_over(tmp_path):
+    path = tmp_path / "race.json"
+    mine, other = Records(path), Records(path)
+    mine.save(rates={"influence": 1})
+    with pytest.raises(InputError, match="something else has written it"):
+        other.save(rates={})
+    assert json.loads(path.read_text())["rates"] == {"influence": 1}
+    Records(path).save(rates={})
 
 
 @pytest.mark.parametrize("cores, asked, at_once", [(2, 9, 2), (2, 1, 1), (1, 2, 1)])
@@ -542,6 +569,10 @@ def test_a_check_says_which_rows_come_out(out, capsys):
     assert [list(x["rows"]) for x in checks] == [["fixed"], ["influence"]]
     assert [x["rows"][arm]["within"] for x, arm in zip(checks, ("fixed", "influence"))] == [1, 0]
 
+    go(out, "--summary", arms="influence,fixed", seeds=3)
+    told = (out / "race-tables.md").read_text().split("Rows run again from scratch:")[1]
+    assert "influence: 67.3 on 3 seeds, recorded 67.3 [10.0, 20.0]: NOT within" in told, told
+
 
 # ---------------------------------------------------------------- statistics
 
@@ -631,6 +662,19 @@ def test_a_ratio_of_costs_is_the_geometric_mean_over_seeds_that_both_reach():
     assert standings.cost(mine, influence, "influence")["tokens_ratio"]["mean"] is None
 
 
+def test_what_a_whole_run_took_and_where_it_was_at_the_tokens_of_the_fixed_generator():
+    """Fixed takes 150 and 350 tokens: halfway to the second evaluation, and more than there are."""
+    of_fixed = {1: record([0, 0, 0], [0, 100, 150], [0, 1, 2]),
+                2: record([0, 0, 0], [0, 100, 350], [0, 1, 2])}
+    mine = {1: record([0.4, 0.6, 0.8], [0, 100, 200], [0, 10.0, 20.0]) | {"moved": 2.0},
+            2: record([0.4, 0.5, 0.6], [0, 100, 300], [0, 10.0, 30.0]) | {"moved": 4.0}}
+    found = standings.whole_runs(mine, of_fixed)
+    assert found == {"tokens": 250, "seconds": 25, "moved": 3, "as_fixed": None}
+    alone = standings.whole_runs({1: mine[1]}, of_fixed)
+    assert alone["as_fixed"] == pytest.approx(0.7)
+    assert standings.whole_runs(of_fixed, {})["moved"] is None
+
+
 def test_the_order_is_said_for_the_pairs_that_it_is_supported_for():
     found = race_of({
         "fixed":     [0.50, 0.52, 0.54, 0.51],
@@ -703,7 +747,7 @@ def test_results_hold_the_curves_the_seeds_and_the_hours(out):
     assert "NaN" not in (out / "race.json").read_text()
 
 
-def test_a_page_is_filled_by_the_reported_race_alone(out, monkeypatch):
+def test_a_page_is_filled_by_the_reported_race_alone(out, monkeypatch, capsys):
     """And what stands around the place stays."""
     page = race.DOCS / "race.md"
     page.write_text("# Race\n\n<!-- results -->\nNothing yet\n<!-- end of results -->\n"
@@ -715,12 +759,22 @@ def test_a_page_is_filled_by_the_reported_race_alone(out, monkeypatch):
     assert go(out, arms="influence,fixed", seeds=2, iterations=2) == 0
     assert "Nothing yet" in page.read_text() and not (race.DOCS / "race.json").exists()
 
-    assert race.main(["--seeds", "2", "--out", str(out.parent / "whole")]) == 0
+    monkeypatch.setattr(race, "SEEDS", 2)
+    assert race.main(["--out", str(out.parent / "whole")]) == 0
     found = read_json(race.DOCS / "race.json")
     assert found["runs_done"] == "4 of 4" and found["frozen"] == "abc"
     text = page.read_text()
     assert text.startswith("# Race\n") and text.endswith("The end.\n") and "Nothing yet" not in text
-    assert standings.table(found) in text
+    assert standings.table(found) in text and standings.whole_table(found) in text
+
+    # some arms, or fewer seeds: another family of tests, printed and not published
+    before = (race.DOCS / "race.json").read_bytes()
+    for words in (["--arms", "influence"], ["--seeds", "1"]):
+        capsys.readouterr()
+        assert race.main(["--summary", "--out", str(out.parent / "whole"), *words]) == 0
+        said = capsys.readouterr().out
+        assert "| influence |" in said and "race.json stays as it is" in said
+    assert (race.DOCS / "race.json").read_bytes() == before and page.read_text() == text
 
 
 def test_figures_are_drawn_from_the_results_alone(out):

@@ -418,6 +418,9 @@ def test_only_headings_are_headings():
     for code in ("```\n# a comment\n~~~\n# b\n```", "````\n```\n# a comment\n```\n````"):
         assert chunk(code) == [code]
         assert chunk(code + "\n# H\nText.") == [code, "# H\n\nText."]
+    # code within a line opens nothing
+    inline = "# A\n\n```x = 1```\none\n\n# B\n\ntwo"
+    assert chunk(inline) == ["# A\n\n```x = 1```\none", "# B\n\ntwo"]
     assert chunk("#hashtag\n\n#\n\n####### seven") == ["#hashtag\n\n#\n\n####### seven"]
     text = "  ## A ##\r\nText.\r\n~~~\r\n# no\r\n~~~\r\n# B\rEnd."
     assert chunk(text) == ["## A ##\n\nText.\n~~~\n# no\n~~~", "# B\n\nEnd."]

@@ -40,7 +40,7 @@ def make_sample():
     return reality.Sample(DEV, A_DEV, [None] * 4, [0, 0, 1, 1], ANSWERS, A_SOL, [0, 1, 2, 3], 2)
 
 
-def plant(solver, questions):
+def plant(solver, questions, prompts):
     """Trees that stand on the prompts of DEV."""
     prompts = [group[0].prompt for group in DEV]
     return [reality.expected.Tree(q, prompt) for q, prompt in zip(questions, prompts)]

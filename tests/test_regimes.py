@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import config
-from data import Document, Question
+from data import Document, InputError, Question
 from engine import flags, presets
 from studies import regimes, runs, standings
 from test_race import pretend
@@ -89,6 +89,26 @@ def test_the_same_run_is_run_once_whatever_knobs_ask_for_it(out):
     # a generator that nobody pays does not care for dev questions
     assert len({job.key for line in jobs_of("dev", out)["fixed"].values()
                 for job in line.values()}) == 5
+
+
+def test_all_comparisons_of_a_knob_are_one_family(out):
+    """Alone each would be told apart, p = .03; of nine none is."""
+    jobs, runs = jobs_of("noise", out), {}
+    moves = [0.02, 0.05, 0.1, 0.15, 0.05]
+    for arm, of_arm in jobs.items():
+        for of_value in of_arm.values():
+            for (seed, job), move in zip(of_value.items(), moves):
+                ahead = move * (arm == "dugrpo")
+                runs[job.key] = {"test_accuracy": [0.5 + ahead], "moved": 1.0} | dict.fromkeys(
+                    ("key_accuracy", "target_share", "valid_share"), [0.5])
+    found = regimes.results_of("noise", jobs, runs)
+    pairs = [pair for of_value in found["pairs"].values() for pair in of_value]
+    assert [len(of_value) for of_value in found["pairs"].values()] == [3, 3, 3]
+    assert {(pair["better"], pair["other"]) for pair in pairs} == {
+        ("dugrpo", arm) for arm in ("group_std", "batch_std", "none")}
+    p = pairs[0]["p"]
+    assert 0.01 < p < 0.05 and all(pair["p_holm"] == pytest.approx(9 * p) for pair in pairs)
+    assert "whole knob" in regimes.told(found) and "nothing apart" in regimes.told(found)
 
 
 # ---------------------------------------------------------------- running them
@@ -221,7 +241,8 @@ def test_the_log_knows_whose_notes_these_are_and_training_does_not(tmp_path):
     assert set(notes[0]) == {"doc_id", "content"}
     question = Question("What is 2 plus 3?", ["4", "5", "6", "7"], "5")
     draft = type("Draft", (), {"question": question, "document": Document("", "")})
-    assert truth.truth([draft], path) == {"key_accuracy": 1.0, "target_share": 0.0}
+    assert truth.truth([draft], path) == {
+        "key_accuracy": 1.0, "target_share": 0.0, "unread_share": 0.0}
 
 
 @pytest.mark.slow
@@ -264,8 +285,39 @@ def test_what_the_solver_masters_is_always_right_and_what_is_long_is_not_asked_b
 def test_a_knob_that_is_none_is_one_line(tmp_path, capsys):
     from engine.speech import run_script
     for words in (["key=1"], ["keys"], ["keys=x"], ["dev=500"], ["useless=2"], ["rare=0"],
-                  ["rare=1.5"]):
+                  ["rare=1.5"], ["keys=2"], ["rare=inf"], ["lengths=0.5"], ["lengths=nan"],
+                  ["scales=0"]):
         with pytest.raises(SystemExit) as ended:
             run_script(lambda: knobs.main([*words, "--out", str(tmp_path)]))
         assert ended.value.code == 2
         assert "expected" in capsys.readouterr().err
+
+
+def test_another_value_is_not_taken_from_a_folder_that_holds_one(tmp_path, capsys):
+    knobs.main(["dev=5", "--out", str(tmp_path / "new")])
+    with pytest.raises(InputError, match="is not empty"):
+        knobs.main(["dev=40", "--out", str(tmp_path / "new")])
+
+
+def test_arms_are_those_of_the_knob_that_was_asked_for(out):
+    args = regimes.read_flags(["keys", "--arms", "spice,fixed", "--out", str(out)])
+    assert list(regimes.jobs_of("keys", RATES, args)) == ["spice", "fixed"]
+    assert list(regimes.jobs_of("dev", RATES, args)) == ["influence", "dev_only", "fixed"]
+
+
+def test_a_published_knob_is_whole(out, monkeypatch, capsys):
+    """Of some of its seeds a point would have another interval than the page says."""
+    regimes.DOCS.mkdir(exist_ok=True)
+    monkeypatch.setattr(regimes, "SEEDS", 2)
+    monkeypatch.setattr(regimes, "ITERATIONS", 3)
+    monkeypatch.setattr(regimes.frozen, "freeze", lambda recorded, where: recorded or "abc")
+    assert regimes.main(["scales", "--out", str(out)]) == 0
+    file = regimes.DOCS / "regimes.json"
+    found = json.loads(file.read_text())
+    assert list(found["knobs"]) == ["scales"]
+
+    del found["runs"]["scales-4/dot/2001"]
+    file.write_text(json.dumps(found))
+    capsys.readouterr()
+    assert regimes.main(["scales", "--summary", "--out", str(out)]) == 2
+    assert "scales: 23 of 24 runs have ended" in capsys.readouterr().out

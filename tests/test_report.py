@@ -315,9 +315,19 @@ def test_a_document_is_one_draw_of_the_mean_score():
     assert error == pytest.approx(float(scores.mean(dim=1).std()) / 7 ** 0.5)
 
 
+@pytest.mark.parametrize("config, pay", [
+    ({}, 0.0), ({"reward": "azr", "invalid_score": -1.0}, -1.0),
+    # azr's own -1, spice's -0.1, and one score for all terms
+    ({"reward": "influence + 0.5 azr + spice", "invalid_score": None}, -0.6),
+    ({"reward": "influence + azr", "invalid_score": -2.0}, -2.0)])
+def test_an_invalid_draft_shows_what_it_was_paid(config, pay):
+    assert page.score_of({"status": "no_json"}, config) == pytest.approx(pay)
+
+
 @pytest.mark.parametrize("fields, verdict", [
     (dict(reward="fixed"), "not paid and did not move"),
-    (dict(train_on="dev"), "There is no generator"),
+    (dict(train_on="dev"), "trained on its answers to the dev questions"),
+    (dict(train_on="file"), "trained on the questions of a file"),
 ])
 def test_a_generator_that_earns_nothing_is_not_judged_by_its_pay(tmp_path, fields, verdict):
     folder, _ = write_run(tmp_path / "run")

@@ -120,6 +120,13 @@ def test_what_could_not_be_checked_is_left_out_of_the_share():
     assert earned.tolist() == [1.0, 0.0]
 
 
+@pytest.mark.parametrize("name", sorted(set(REWARDS) - {"influence", "fixed"}))
+def test_a_question_that_no_answer_could_be_checked_of_earns_nothing(name):
+    r = torch.tensor([[1.0, 0.0], [float("nan")] * 2])
+    earned = rewards.scores(name, questions_of("a", "b"), [["A", "B"]] * 2, r, (0, 1))
+    assert earned[1] == 0 and (earned[0] != 0 or name == "invalid")
+
+
 def test_every_reward_with_a_function_scores_and_a_wrong_name_is_said():
     r = torch.tensor([[1.0, 0.0]])
     for name in set(REWARDS) - {"influence", "fixed"}:

@@ -219,9 +219,9 @@ def test_the_hard_worlds_truth_adds_the_share_of_mistakes_believed():
     text = "What is the largest of 9, 5 and 7?"
     drafts = [Draft(Question(text, ["9", "5", "7", "1"], key), WRONG) for key in "5579"]
     assert truth(drafts + [Draft(None, WRONG)], HARD) == {
-        "key_accuracy": 1 / 4, "target_share": 1.0, "believed_share": 1 / 2}
+        "key_accuracy": 1 / 4, "target_share": 1.0, "unread_share": 0.0, "believed_share": 1 / 2}
     assert truth([Draft(None)], HARD) == {
-        "key_accuracy": None, "target_share": None, "believed_share": None}
+        "key_accuracy": None, "target_share": None, "unread_share": None, "believed_share": None}
 
 
 def test_the_log_finds_the_world_by_its_documents(tmp_path):
@@ -240,9 +240,13 @@ def test_truth_counts_valid_drafts_only():
     # plus is no target
     plus = Question("What is 2 plus 2?", ["3", "4", "5", "6"], "4")
 
-    drafts = [Draft(question) for question in (right, wrong, plus, None)]
-    assert truth(drafts, EASY) == {"key_accuracy": 2 / 3, "target_share": 2 / 3}
-    assert truth([Draft(None)], EASY) == {"key_accuracy": None, "target_share": None}
+    # right, in words of its own
+    other = Question("What is the largest after 1, 2 and 3?", ["1", "2", "3", "4"], "3")
+
+    drafts = [Draft(question) for question in (right, wrong, plus, other, None)]
+    assert truth(drafts, EASY) == {
+        "key_accuracy": 2 / 4, "target_share": 2 / 4, "unread_share": 1 / 4}
+    assert set(truth([Draft(None)], EASY).values()) == {None}
 
 
 def test_truth_takes_the_documents_path_and_says_nothing_about_other_documents(tmp_path):

@@ -8,11 +8,13 @@ import pytest
 import torch
 import transformers
 
+import classroom.walk
 import train
 from classroom import pages, steps
 from classroom.walk import walk
 from classroom.small import logps
 from config import ROOT
+from data import InputError
 from dugrpo import dugrpo
 from engine import flags
 from fakes import small_world
@@ -37,7 +39,6 @@ def both(tmp_path_factory):
 
     original, walked = steps.Walk, None
     try:
-        import classroom.walk
         classroom.walk.Walk = Watched
         walked = walk(cfg, None, None)
     finally:
@@ -194,3 +195,17 @@ def block_of(sections, caption):
             if name == caption:
                 return content
     raise AssertionError(f"no {caption}")
+
+
+@pytest.mark.parametrize("words", [
+    ["--reward", "fixed"], ["--reward", "2 influence"], ["--similarity", "cosine"],
+    ["--advantage", "none"], ["--reward", "fixed", "--train_on", "dev"]])
+def test_a_run_of_another_recipe_is_refused_before_anything_is_sampled(words):
+    cfg = flags.parse(["--preset", "toy", *words])
+    with pytest.raises(InputError, match="as the main recipe has it"):
+        steps.Walk(cfg, None, None, None, None, 1, None).sections()
+
+
+def test_a_page_that_cannot_be_written_is_said_before_the_walk(tmp_path):
+    with pytest.raises(InputError, match="its folder does not exist"):
+        classroom.walk.main(["--output", str(tmp_path / "nowhere/walk.html")])

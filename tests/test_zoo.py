@@ -38,6 +38,10 @@ def test_each_trick_writes_what_its_name_says():
     assert "9" in parsed("trivial")[0].question_text.split("What")[0]
     assert {"9", "9."} <= set(parsed("ambiguous")[0].choices)
     assert "9" not in parsed("guess")[0].choices
+    free = Question("2 + 2?", [], "4")
+    for seed in range(9):
+        text, = zoo.drafts_of("guess", [HONEST], [free, *DEV, free], random.Random(seed))
+        assert "9" not in parse_question(text)[0].choices
     assert parsed("unparsable") == (None, "no_json")
     assert len(set(zoo.drafts_of("duplicate", [HONEST] * 4, DEV, random.Random(0)))) == 1
 

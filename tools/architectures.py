@@ -14,7 +14,6 @@ its own logits, one answer at a time without a cache.
     not made   no small form came of the sizes below; nothing is known
     WRONG      neither: a mistake of ours. There is no such row
 """
-import argparse
 import re
 import tempfile
 from pathlib import Path
@@ -25,8 +24,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from config import ROOT, Config
 from data import InputError, Rollout
+from engine.arguments import Parser
 from engine.logps import tree_logps
 from engine.packing import pack
+from engine.speech import run_script, shorten
 from policy import Policy
 from sampling import sample
 
@@ -192,6 +193,11 @@ def judged(kind):
 
 # ---------------------------------------------------------------- the table
 
+NOT_MADE = """No small random form could be made, so nothing is known of these here; a real one goes
+through the trial above. (The reasons are transformers' own; a number of parameters: it would not
+become small.)"""
+
+
 def table(rows):
     """[(model_type, verdict, words)] -> Markdown."""
     lines = []
@@ -200,6 +206,8 @@ def table(rows):
         if not some:
             continue
         lines += ["", f"### {verdict}: {len(some)}", ""]
+        if verdict == "not made":
+            lines += [NOT_MADE, ""]
         if verdict == "exact":
             lines += ["| largest difference of a log-prob | architectures |", "|---|---|"]
         else:
@@ -212,24 +220,32 @@ def table(rows):
     return "\n".join(lines[1:])
 
 
+def page_text(path):
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--write {path}: {shorten(error)}, expected a page to change") from None
+
+
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="tools.architectures", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m tools.architectures", __doc__)
     parser.add_argument("kinds", nargs="*", help="model types of transformers; none: all")
     parser.add_argument("--write", help="a page whose table is replaced")
     args = parser.parse_args(argv)
     logging.set_verbosity_error()
+    if args.write and START not in page_text(args.write):
+        raise InputError(f"--write {args.write}: has no {START}, behind which the table stands")
     rows = []
     for kind in args.kinds or MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         rows.append((kind, *judged(kind)))
         print(*rows[-1], flush=True)
     if args.write:
-        page = Path(args.write)
-        before, rest = page.read_text(encoding="utf-8").split(START)
+        before, rest = page_text(args.write).split(START)
         after = rest.split(END)[1]
-        page.write_text(f"{before}{START}\n{table(rows)}\n{END}{after}", encoding="utf-8")
+        text = f"{before}{START}\n{table(rows)}\n{END}{after}"
+        Path(args.write).write_text(text, encoding="utf-8")
     return 1 if any(verdict == "WRONG" for _, verdict, _ in rows) else 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_script(main))

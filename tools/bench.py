@@ -55,7 +55,7 @@ from config import ROOT, Config
 from engine.presets import TOY
 from data import InputError
 from engine import flags
-from engine.arguments import Parser
+from engine.arguments import MANY, Parser
 from engine.cache import Running
 from engine.readers import load_documents, load_questions
 from engine.speech import run_script
@@ -724,7 +724,7 @@ def machine():
 
 
 def read_args(argv):
-    parser = Parser("python -m tools.bench", __doc__)
+    parser = Parser("python -m tools.bench", __doc__, most=(8, MANY))
     parser.add_argument("--stages", default=DEFAULT,
                         help=f"names separated by commas, of {', '.join(STAGES)}")
     parser.add_argument("--model", default=TOY["model"], help="model folder or hub id")

@@ -24,6 +24,7 @@ from functools import partial
 import torch
 
 from engine import flags, ranks, room
+from engine.arguments import OneLine
 from engine.speech import run_script
 from tools import formulas, samplers, tables
 from tools.remedies import remedies
@@ -53,7 +54,7 @@ def dealt(groups, k):
 
 
 def longest_first(groups, k):
-    """As packing.longest_first."""
+    """As packing.dealt_longest_first."""
     return ranks.evenly(sorted(groups, key=lambda group: -group.total), k)
 
 
@@ -223,16 +224,19 @@ STAGES = {
 
 
 def plan(p):
-    """-> {stage: Stage} of an iteration that has everything, evaluation and checkpoint too."""
+    """-> {stage: Stage} of an iteration that has everything that the run has, evaluation and
+    checkpoint too; the others are empty."""
     stages, before = {name: stage(p) for name, stage in STAGES.items()}, "solver"
     takes_turns = p.cuda and p.cfg.offload_idle
     both = sum(12 * s.P / p.k for s in p.shapes.values())
     for name, stage in stages.items():
+        if not stage.buffers:
+            continue
         role = "generator" if name in ("write", "update_generator") else "solver"
         idle = both - 12 * p.shapes[role].P / p.k
-        if stage.buffers and takes_turns:
+        if takes_turns:
             stage.host = idle
-        elif stage.buffers:
+        else:
             stage.buffers["idle role"] = idle
         # one goes out, the other comes in
         if role != before and takes_turns:
@@ -378,7 +382,7 @@ def report_here(cfg):
 
 
 def main(argv=None):
-    parser = flags.Parser(
+    parser = OneLine(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False, epilog="Every other flag is a field of config.py.")
     parser.add_argument("--tables", action="store_true", help="print docs/plan.md")

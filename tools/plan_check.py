@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils import flop_counter as torchs
 
 import train
-from dugrpo import has_gradient
+from dugrpo import kept_groups
 from engine import ranks, shard
 from engine.checkpoint import MOMENTS
 from engine.log import Clock, Log
@@ -172,7 +172,7 @@ def known_rollouts(found):
              "answer": (answers, A)}
     rollouts = dict.fromkeys(("test", "valid"), Rollouts(0, 1, 0, (1, 0), (1, 0)))
     for kind, (groups, A) in kinds.items():
-        kept = [groups[i] for i in has_gradient(A).nonzero()[:, 0].tolist()]
+        kept = [group for _, group in kept_groups(groups, A)]
         rollouts[kind] = rollouts_of(groups, len(kept))
         rollouts[f"{kind} kept"] = rollouts_of(kept, len(kept))
     return rollouts

@@ -140,9 +140,6 @@ def read_arguments(argv):
     add("--threads", type=int, default=0, help="CPU threads (0: torch's default)")
     add("--json", metavar="FILE", help="write the numbers here")
     args = parser.parse_args(argv)
-    for name in ("limit", "drafts", "max_prompt_tokens", "max_response_tokens", "rows_at_once"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name} {getattr(args, name)}: expected at least 1")
     if not 0 < args.temperature < float("inf"):
         raise InputError(f"--temperature {args.temperature}: expected a number above 0")
     return args

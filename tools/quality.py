@@ -59,7 +59,7 @@ from engine.verify import Verifier
 def run_config(run):
     """The Config a run was trained with.
 
-    Fields it does not know yet have their defaults, since nothing here trains.
+    Fields it does not know yet have their defaults.
     """
     path = os.path.join(run, "config.json")
     try:
@@ -88,8 +88,10 @@ def checkpoints(run, cfg, wanted=None):
 
     metrics = os.path.join(run, "metrics.jsonl")
     if os.path.exists(metrics) and os.path.isdir(os.path.join(run, "generator")):
-        last = Path(metrics).read_text(encoding="utf-8").splitlines()[-1]
-        found[json.loads(last)["iteration"]] = both_in(run)
+        # a run that went on and was stopped has the models of its earlier end
+        ended = Path(run, "ended.json")
+        text = (ended if ended.exists() else Path(metrics)).read_text(encoding="utf-8")
+        found[json.loads(text.splitlines()[-1])["iteration"]] = both_in(run)
 
     for name in os.listdir(run):
         if match := re.fullmatch(r"at-(\d+)", name):
@@ -162,14 +164,15 @@ def write(t, folder, base, documents, cfg, args, finished):
     """
     fingerprint = digest(
         "write", model_stamp(folder), documents, args.seed, cfg.questions_per_doc,
-        cfg.temperature, cfg.top_p, cfg.top_k, cfg.max_prompt_tokens, cfg.max_response_tokens)
+        cfg.temperature, cfg.top_p, cfg.top_k, cfg.max_prompt_tokens, cfg.max_response_tokens,
+        cfg.prompts, cfg.question_type, cfg.open_book, cfg.min_choices, cfg.max_choices)
     if finished.get(fingerprint):
         return finished.get(fingerprint)
 
     generator = Policy("generator", folder, 0.0, cfg)
 
     def length(document):
-        asked = generator_role.prompt_text(document, prompts=cfg.prompts)
+        asked = generator_role.prompt_text(document, cfg.question_type, cfg.prompts)
         return len(generator.prompt_ids(asked))
 
     documents, _ = keep_fitting(documents, length, cfg.max_prompt_tokens, "documents")
@@ -210,7 +213,7 @@ def answer(who, written, cfg, args, finished, verifier):
     """
     questions = questions_of(written)
     sampling = (args.samples, args.seed, cfg.eval_temperature, cfg.eval_top_p, cfg.eval_top_k,
-                cfg.max_response_tokens)
+                cfg.max_response_tokens, cfg.prompts)
     size = max(1, PIECE // args.samples)
 
     right = []
@@ -501,10 +504,6 @@ def read_arguments(argv):
 
 
 def check(args):
-    for name in ("limit", "questions_per_doc", "samples", "max_response_tokens"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name} {value}: expected at least 1")
     read = list(filter(None, [args.documents]))
     for flag in ("json", "figure"):
         if getattr(args, flag):

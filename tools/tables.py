@@ -123,8 +123,9 @@ def otherwise(p, plan, minutes):
 HEAD = """# What the paper's recipe would need
 
 **By the plan Qwen3-8B on 8 H100 takes {ours} hours with our sampler and {vllm} with vLLM, where
-it took {old}; computed by `python -m tools.plan --tables`, not run.** How to read these tables, the
-formulas behind them and where each assumption comes from is in [planning.md](planning.md).
+commit 3905702 would take {old}; computed by `python -m tools.plan --tables`, not run.** How to
+read these tables, the formulas behind them and where each assumption comes from is in
+[planning.md](planning.md).
 
 Recipe: preset paper-8b, bf16, no evaluation.
 
@@ -134,7 +135,8 @@ Rates: {rates}.
 
 ## Qwen3-8B on 8 GPUs, step by step
 
-Minutes of an iteration on H100 but for the last two rows; each row keeps what is above it.
+Minutes of an iteration on H100 but for the last two rows; each of the first six keeps what
+is above it.
 
 {steps}
 

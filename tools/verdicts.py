@@ -12,12 +12,14 @@ r"""What the verifier says about tests/answer_pairs.jsonl, per kind, beside math
 
 "math-verify" alone is its parse and verify with their defaults, each text between dollars.
 """
-import argparse
 import json
 import logging
 from collections import Counter
 from pathlib import Path
 
+from data import InputError
+from engine.arguments import Parser
+from engine.speech import run_script
 from engine.verify import Verifier
 from tools.pairs import FILE
 
@@ -28,16 +30,20 @@ OUTCOMES = {(True, True): "right", (False, False): "right", (True, False): "farm
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser("python -m tools.verdicts", __doc__)
     parser.add_argument("--write", action="store_true", help="the table in docs/results")
     parser.add_argument("--wrong", action="store_true", help="wrong verdicts, none held out")
     parser.add_argument("--ours", action="store_true", help="without math-verify alone")
     flags = parser.parse_args()
+    if flags.ours and flags.write:
+        raise InputError("--ours --write: the table has math-verify, too, expected one of both")
 
     pairs = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()]
     with Verifier(seconds=20) as verifier:
         ours = verifier.check([(pair["answer"], pair["truth"]) for pair in pairs])
-    theirs = ours if flags.ours else [alone(pair["answer"], pair["truth"]) for pair in pairs]
+    theirs = None
+    if not flags.ours:
+        theirs = [alone(pair["answer"], pair["truth"]) for pair in pairs]
 
     text = table(pairs, ours, theirs)
     print(text)
@@ -88,10 +94,13 @@ def table(pairs, ours, theirs):
 def line(name, places, pairs, ours, theirs):
     counts = []
     for verdicts in (ours, theirs):
+        if verdicts is None:
+            counts += ["-"] * 3
+            continue
         found = Counter(OUTCOMES[verdicts[i], pairs[i]["equal"]] for i in places)
         counts += [found["right"], found["farmed"], found["missed"] + found["unknown"]]
     return f"| {name} | {len(places)} | " + " | ".join(map(str, counts)) + " |"
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -70,8 +70,9 @@ def rare(folder, n, seed=0):
 def write_notes(folder, world):
     if not 0 <= world.barren <= 1:
         raise InputError(f"{world.barren}: expected a share from 0 to 1")
-    write(os.path.join(folder, "documents.json"), note_set(random.Random(2026), NOTES, world))
     write(os.path.join(folder, "world.json"), {"world": "easy"})
+    # the last: where it is, all is
+    write(os.path.join(folder, "documents.json"), note_set(random.Random(2026), NOTES, world))
 
 
 def write(path, content):
@@ -152,6 +153,9 @@ def save(folder, model, tokenizer):
 
 # ---------------------------------------------------------------- the command
 
+# name: the least value, the largest, whole numbers alone?
+RANGES = {"dev": (1, 160, True), "useless": (0, 1, False), "rare": (1, 600, True),
+          "keys": (0, 1, False), "scales": (1, 1024, False), "lengths": (1, 64, True)}
 KNOBS = {"dev": dev, "useless": useless, "rare": rare, "keys": keys, "masters": masters,
          "scales": scales, "lengths": lengths}
 
@@ -180,6 +184,14 @@ def main(argv=None):
         raise InputError(f"{args.knob}: {value!r} is no number, as expected of {name}") from None
     if value is None and name != "masters":
         raise InputError(f"{args.knob}: expected a value, as in {name}=1")
+    if name in RANGES:
+        least, most, whole_ones = RANGES[name]
+        if not least <= value <= most or whole_ones and value != int(value):
+            kind = "a whole number" if whole_ones else "a number"
+            raise InputError(f"{args.knob}: expected {kind} from {least} to {most}")
+    if os.path.exists(args.out) and os.listdir(args.out):
+        raise InputError(f"--out {args.out}: is not empty, and may be of another value; expected a "
+                         "new folder")
     print(turn(name, value, args.out, args.seed))
 
 

@@ -21,7 +21,6 @@ words say. To see what a wording does, use a pretrained model.
 
 Ours, not the paper's: its anchors are pretrained models.
 """
-import argparse
 import json
 import os
 import random
@@ -35,6 +34,7 @@ import generator
 import solver
 import warmup
 from data import Document, InputError, Question
+from engine.arguments import Parser
 from engine.pools import as_document
 from engine.speech import run_script
 from toy.world import (CARELESS, DAYS, EASY, NAMES, OPENINGS, PLACES, RIDES, SKILLS, TARGET, THINGS,
@@ -122,7 +122,8 @@ def free_lines():
 def free_prompts():
     """The prompts that only the free world's anchor knows, without what goes into them."""
     shown = Document("", "\n\n")
-    seeded = Document("", "\n\n", seeds=(Question("", [], ""),))
+    # some seed question, whichever: it is told by there being one
+    seeded = Document("", "\n\n", seeds=frozenset({""}))
     return [
         generator.prompt_text(shown, "free_form"),
         generator.prompt_text(seeded),
@@ -390,9 +391,9 @@ def teach(folder, tokenizer, letter_steps, steps):
 # ---------------------------------------------------------------- the command
 
 def read_arguments(argv):
-    parser = argparse.ArgumentParser(
-        prog="python -m toy.make", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    steps = (0, 1_000_000)
+    parser = Parser("python -m toy.make", __doc__,
+                    steps=steps, letter_steps=steps, careless_steps=steps)
     add = parser.add_argument
     add("--world", choices=WORLDS, default="easy")
     add("--out", help="folder to write (default toy, or toy/hard)")

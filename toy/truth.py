@@ -2,6 +2,8 @@
 
     key_accuracy    of the valid drafts, how many have the right key
     target_share    how many ask for a skill that the dev set needs
+    unread_share    how many are in other words than the world's, which the two above count as
+                    wrong and as not wanted: they are lower bounds
     believed_share  where notes make wrong claims: of the questions about one, how many have the
                     claim as their key
 
@@ -24,7 +26,7 @@ ORDER = re.compile(
 
 
 def truth(drafts, documents):
-    """Drafts -> {"key_accuracy": x, "target_share": x}, shares of the valid ones or None.
+    """Drafts -> {"key_accuracy", "target_share", "unread_share"}, of the valid ones or None.
 
     documents: the path of the documents they were written about, or a World. Where its notes make
     wrong claims, also {"believed_share": x}; where it is no world of ours, {}.
@@ -37,7 +39,8 @@ def truth(drafts, documents):
     judged = [judge(draft.question) for draft in valid]
     found = {
         "key_accuracy": share([right for _, right in judged]),
-        "target_share": share([skill in TARGET for skill, _ in judged])}
+        "target_share": share([skill in TARGET for skill, _ in judged]),
+        "unread_share": share([skill is None for skill, _ in judged])}
 
     if world.wrong_claims:
         repeats = [believed(draft) for draft in valid]

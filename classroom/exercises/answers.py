@@ -55,6 +55,7 @@ MISTAKES = (
 
 CHOICE = Question("2 + 2?", ["3", "4", "5", "22"], "4")
 FREE = Question("One half?", [], "1/2")
+ABOUT = Question("What is it?", [], "gas", passage="It is a gas.")
 NAMED = Question("Which river?", [], "Nile", aliases=("the Nile River",))
 TEXTS = (r"\boxed{B}", r"A is wrong, B too \boxed{C}", "B", r"\boxed{A} no, \boxed{B}")
 FREE_TEXTS = (r"\boxed{1/2}", r"\boxed{0.5}", r"\boxed{2}", r"\boxed{never}")
@@ -94,6 +95,8 @@ def by_hand(m):
     text = m.prompt_text(CHOICE)
     for line in ("2 + 2?", "A. 3", "B. 4", "C. 5", "D. 22"):
         expect(line in text.split("\n"), True, f"the prompt has the line {line!r}; that")
+    expect("It is a gas." in m.prompt_text(ABOUT), True,
+           "the prompt has the question's passage; that")
     expect("A. " in m.prompt_text(FREE), False, "a free-form prompt has choices; that")
     hard = m.prompt_text(CHOICE, "hard"), m.prompt_text(FREE, "hard")
     expect([isinstance(both, tuple) and len(both) for both in hard], [2, 2],

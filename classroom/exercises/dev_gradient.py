@@ -52,6 +52,9 @@ def by_hand(m):
     groups = small.answers(small.LENGTHS)
     expect(m.dev_gradient(policy, groups, small.A * 0, cfg), None,
            "dev_gradient where no group is mixed")
+    expect(m.dev_gradient(policy, groups, small.A * 1e38, cfg), None,
+           "dev_gradient where its norm is not finite")
+    expect(policy.skipped, 1, "solver.skipped after it")
     before = [p.detach().clone() for p in policy.params]
     m.dev_gradient(policy, groups, small.A, cfg)
     if any(not bool((p == q).all()) for p, q in zip(before, policy.params)):

@@ -61,6 +61,8 @@ def by_hand(m):
     expect(logp, LOGITS[0], "their log-probs")
     token, logp = m.choose(LOGITS, u, 0, 1.0, 0)
     expect(token.tolist(), [0, 0, 0], "tokens at temperature 0")
+    token, _ = m.choose(torch.tensor([[.5, .5, 0.]]).log(), u[:1] * 0 + 1, 1.0, 1.0, 0)
+    expect(token.tolist(), [1], "tokens of probabilities .5 .5 0 at a u that rounding made 1")
 
 
 def oracle(m):

@@ -68,6 +68,16 @@ def by_hand(m):
            expected[:, None], "two_sigmas of the header's example")
     expect(m.dugrpo(s)[:, 3], expected, "dugrpo of the docstring's example, last column")
     expect(m.dugrpo(torch.full((2, 4), .1)), torch.zeros(2, 4), "dugrpo of eight equal scores")
+    expect(m.dugrpo(s, "none"), s, "dugrpo of the same with mode=\"none\", which only centres,")
+    expect(raises_for(m, "group"), True, "dugrpo(s, \"group\") raises ValueError; that")
+
+
+def raises_for(m, mode):
+    try:
+        m.dugrpo(TABLE, mode)
+    except ValueError:
+        return True
+    return False
 
 
 def oracle(m):

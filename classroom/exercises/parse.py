@@ -76,6 +76,9 @@ TEXTS = (
     written(["3", "4", "Both A and B", "None of the above"]),
     written(["", "4", "5", "22"]),
     "There is no question here.",
+    written([str(i) for i in range(9)]),
+    written([["3"], "4", "5", "22"]),
+    written(["3", "4", "5", "22"], text=" "),
 )
 # by other names, which are mended only if no choices are needed
 SHORT = '{"question": "One half?", "answer": "1/2"}'
@@ -91,7 +94,8 @@ def answer_of(m, text, seed=5):
 def by_hand(m):
     for text, reason in ((TEXTS[3], "duplicate_choices"), (TEXTS[4], "too_few_choices"),
                          (TEXTS[5], "answer_not_in_choices"), (TEXTS[8], "empty_choice"),
-                         (TEXTS[9], "no_json")):
+                         (TEXTS[9], "no_json"), (TEXTS[10], "too_many_choices"),
+                         (TEXTS[11], "wrong_type"), (TEXTS[12], "empty_question")):
         expect(answer_of(m, text)[0], reason, f"the reason for {text[:60]}")
     question, _, _ = m.parse_draft(TEXTS[6], None, 4, 8, "multiple_choice")
     expect([question.choices, question.ground_truth], [["3", "4", "5", "22"], "4"],

@@ -3,6 +3,7 @@ import torch
 
 from classroom import small
 from classroom.compare import expect, mistake
+from config import Config
 
 NAME = "s_hat"
 SYMBOL = "s_hat = <g_dev, Gamma> / (|g_dev| |Gamma|)"
@@ -67,6 +68,11 @@ def by_hand(m):
     expect(m.dot(a, b), torch.tensor(4.), "dot([[1, 2], [2]], [[2, 0], [1]])")
     expect(m.cosine(a, b), torch.tensor(4 / (3 * 5 ** 0.5)), "cosine of the same")
     expect(m.cosine(a, [torch.zeros(2), torch.zeros(1, 1)]), torch.tensor(0.), "cosine with zeros")
+    v = [torch.tensor([.04, .01]), torch.tensor([[.09]])]
+    for name, value in (("dot", 4.), ("cosine", 4 / (3 * 5 ** 0.5))):
+        cfg = Config(similarity=name)
+        expect(m.similarity(a, b, [(x, 3) for x in v], cfg), torch.tensor(value),
+               f"similarity of the same with cfg.similarity = {name!r}, without Gamma,")
 
 
 def oracle(m):

@@ -68,6 +68,9 @@ def by_hand(m):
     sampler = -torch.tensor([1.5, 1.0, 10.0]).log()
     expect(m.token_loss(zero, zero, sampler, ONE), torch.tensor([-1.5, -1., -2.]),
            "token_loss with rho 1, A = 1 and w 1.5, 1, 10 (capped at 2)")
+    expect(m.token_loss(logp, zero, sampler, -ONE, 0.1, 2.0, 1.2), torch.tensor([1.08, 1., 2.4]),
+           "token_loss with rho 0.5, 1, 3.5, the same w, A = -1, and 0.1, 2, 1.2 for clip, "
+           "dual_clip, tis_cap")
 
 
 def oracle(m):

@@ -69,6 +69,11 @@ def by_hand(m):
     for name, value in expected.items():
         expect(getattr(tree, name), value, f"{name} of prompt 1 2 with answers 5 6 9 and 5 7 9")
 
+    tree = m.tree_of(group, 3, [1, 0])
+    numbered = [(number, rollout.response) for number, rollout in tree.answers]
+    expect(numbered, [(7, [5, 7, 9]), (6, [5, 6, 9])],
+           "answers (their numbers among all, and what they are) of group 3 of two, chosen 1, 0")
+
 
 def oracle(m):
     """The tree's log-probs against one answer at a time through the model."""

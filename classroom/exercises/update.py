@@ -11,17 +11,17 @@ BLANKS = ["update"]
 RUN = True
 
 HINTS = (
-    "Groups whose advantages are all zero drop out first, of Tbar too. The rest, spread over the "
-    "documents if there are any, is cut into mini-batches of cfg.minibatch_rows // m groups. Each "
-    "is one optimizer step: policy.optimizer.zero_grad(), pass_loss and backward for each pass, "
-    "then step(policy, cfg), which gives [its gradient norm].",
+    "kept_groups(groups, A) drops groups without an advantage, out of Tbar too. The rest, spread "
+    "over the documents if there are any, is cut into mini-batches of cfg.minibatch_rows // m "
+    "groups. Each is one optimizer step: policy.optimizer.zero_grad(), pass_loss and backward for "
+    "each pass, then step(policy, cfg), which gives [its gradient norm].",
     "The denominator is cfg.minibatch_rows * mean_length(kept groups), one number for the whole "
     "call, for a short last mini-batch too. No group left: {\"grad_norm\": None, \"tokens\": 0, "
     "\"steps\": 0, \"rows\": 0}; else policy.wake(). A group is never cut: minibatch_rows must be "
     "a multiple of m (InputError else).",
     "rho compares with the model before the update. In the first mini-batch that is the present "
     "model (pass None); for all later ones old_logps(policy, groups, cfg) must be taken before "
-    "the first step. Each rank takes its share: ranks.share(longest_first(...)) of every "
+    "the first step. Each rank takes its share: ranks.share(dealt_longest_first(...)) of every "
     "mini-batch, and even_passes(policy, passes(policy, minibatch, cfg)). Groups stay (g, group) "
     "pairs, g the row in A. Return grad_norm, the mean of the norms (None if there are none); "
     "tokens, the sum of what pass_loss counted; steps, how many norms; rows, the answers of the "
@@ -88,6 +88,8 @@ def by_hand(m):
     counts = {name: found.get(name) for name in ("steps", "rows")}
     expect(counts, {"steps": 3, "rows": 20},
            "steps and rows of five groups of four in mini-batches of eight rows")
+    expect(found.get("tokens"), sum(map(sum, GROUPS)) - sum(GROUPS[1]),
+           "tokens of the five groups that have an advantage")
 
 
 def oracle(m):
