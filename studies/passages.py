@@ -54,7 +54,7 @@ from studies.standings import late_mean, percent
 from warmup import answer_text
 
 SETS = ("test", "test-bare")
-SEEDS, FIRST_SEED, ITERATIONS = 2, 0, 40
+SEEDS, ITERATIONS = 2, 40
 AT_ONCE = 16            # questions of an exam
 
 ARMS = {
@@ -82,10 +82,14 @@ def make_job(arm, seed, args):
     return Job(f"{arm}/{seed}", chosen, keep=("solver",))
 
 
+def seeds_of(args):
+    return range(args.first_seed, args.first_seed + args.seeds)
+
+
 def jobs_of(args):
     """All arms of a seed before the next."""
     jobs = []
-    for seed in range(FIRST_SEED, FIRST_SEED + args.seeds):
+    for seed in seeds_of(args):
         jobs += [make_job(arm, seed, args) for arm in args.arms]
     return jobs
 
@@ -210,7 +214,7 @@ def gains(record, records, set_name, kind="exact"):
 def arm_gains(arm, args, records, set_name, kind="exact"):
     """-> {seed: (Q,)} of the arm's runs that have had their exam."""
     found = {}
-    for seed in range(FIRST_SEED, FIRST_SEED + args.seeds):
+    for seed in seeds_of(args):
         record = records.of(make_job(arm, seed, args))
         if record and "exam" in record:
             found[seed] = gains(record, records, set_name, kind)
@@ -278,7 +282,7 @@ def table(found):
     text = [f"| {' | '.join(titles)} |", "|---|" + "--:|" * (len(titles) - 1)]
     for arm, x in found.items():
         against = x.get("against fixed")
-        each = ", ".join(f"{100 * mean:+.1f}" for mean in x["test"]["seeds"].values())
+        each = ", ".join(f"{seed}: {100 * x:+.1f}" for seed, x in x["test"]["seeds"].items())
         sampled = ", ".join(f"{100 * x[0]:.1f} to {100 * x[-1]:.1f}" for x in x["sampled"])
         cells = [arm, each, *[points(x[name]) for name in COLUMNS], sampled,
                  points(against) if against else "-",
@@ -314,13 +318,16 @@ def summarise(args, records):
     if not found:
         raise InputError(f"{records.path}: no run that has ended and had its exam")
     records.save(arms=found)
-    runs = records.runs.values()
+    runs, by_commit = records.runs.values(), {}
+    for key, record in records.runs.items():
+        by_commit.setdefault(record["commit"], []).append(key)
+    commits = "; ".join(f"{commit} ({', '.join(keys)})" for commit, keys in by_commit.items())
     text = (f"Gain over the anchor after {args.iterations} iterations, points: mean [95 % interval "
             f"over the test questions], seeds averaged first; the first column has each seed's. "
             f"Valid: all iterations; solved: the last five.\n\n"
             f"{table(found)}\n\n{anchors(records)}\n\n{len(runs)} runs, "
-            f"{sum(x['hours'] for x in runs):.1f} hours of one core without exams, commit "
-            f"{'; '.join(sorted({x['commit'] for x in runs}))}, {max(x['date'] for x in runs)}, "
+            f"{sum(x['hours'] for x in runs):.1f} hours of one core without exams, commits "
+            f"{commits}, {max(x['date'] for x in runs)}, "
             f"{', '.join(sorted({x['cpu'] for x in runs}))}.")
     print(f"\n{text}")
     if args.page and not fill_page(args.page, "results", text):
@@ -352,6 +359,7 @@ def read_flags(argv):
     parser.add_argument("folder", metavar="DIR", help="files of studies.reading, and warm starts")
     parser.add_argument("--solver", help="where the solver begins; none: DIR/solver")
     parser.add_argument("--writer", help="where the generator begins; none: DIR/writer")
+    parser.add_argument("--first_seed", type=int, default=0, help="of so many --seeds")
     parser.add_argument("--page", metavar="FILE", help="a page to fill in, at <!-- results -->")
     add_flags(parser)
     args = parser.parse_args(argv)

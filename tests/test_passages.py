@@ -43,6 +43,9 @@ def test_the_arms_differ_by_what_pays_the_generator(folder):
     asked = [flags.from_flags({**job.flags, "run": "x"}) for job in passages.jobs_of(args)]
     assert [cfg.seed for cfg in asked] == [0] * 4 + [1] * 4
     assert [cfg.iterations for cfg in asked] == [40] * 8
+    words = ["--first_seed", "2", "--seeds", "1", "--arms", "spice"]
+    later = passages.read_flags([str(folder), *words, "--out", str(folder / "out")])
+    assert [job.key for job in passages.jobs_of(later)] == ["spice/2"]
     assert len({(cfg.docs_per_step, cfg.questions_per_doc, cfg.answers_per_question, cfg.solver_lr,
                  cfg.generator_lr, cfg.dev, cfg.model) for cfg in asked}) == 1
     assert [(cfg.reward, cfg.train_on) for cfg in asked[:4]] == [
