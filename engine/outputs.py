@@ -6,6 +6,7 @@
     whole(folder)                          with whole(folder) as part: what is saved in `part` is in
                                            `folder` once all of it is there
     write_whole(path, text)                a text file, all of it or, whatever happens, none
+    pyplot("--figure")                     matplotlib, a guest; InputError without it
 """
 import contextlib
 import os
@@ -82,3 +83,18 @@ def whole(folder):
             os.replace(os.path.join(part, name), os.path.join(folder, name))
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def pyplot(flag, backend="svg", **settings):
+    """-> matplotlib.pyplot, set so that the same numbers give the same file; without it InputError.
+
+    Only what draws asks for it: nothing that trains does.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise InputError(f"{flag} needs matplotlib: pip install matplotlib") from None
+    matplotlib.use(backend)
+    import matplotlib.pyplot as plt
+    plt.rcParams.update({"svg.hashsalt": "infuser", "font.size": 9, **settings})
+    return plt

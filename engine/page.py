@@ -30,7 +30,7 @@ import rewards
 from data import InputError
 from dugrpo import MODES, dugrpo
 from engine.metrics import duplicate_share
-from engine.outputs import write_whole
+from engine.outputs import pyplot, write_whole
 from engine.overlap import folded
 from engine.pools import chunks
 from engine.readers import load_documents, load_questions
@@ -738,16 +738,8 @@ def draw_figures(summaries, sections, folder):
 
     A stack gives one for each run.
     """
-    try:
-        # a guest: only here
-        import matplotlib
-    except ImportError:
-        raise InputError("--figures needs matplotlib: pip install matplotlib") from None
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-    plt.rcParams.update({"svg.hashsalt": "infuser", "font.size": 9,
-                         "axes.spines.top": False, "axes.spines.right": False,
-                         "axes.prop_cycle": plt.cycler(color=COLOURS)})
+    plt = pyplot("--figures", "agg", **{"axes.spines.top": False, "axes.spines.right": False})
+    plt.rcParams["axes.prop_cycle"] = plt.cycler(color=COLOURS)
     os.makedirs(folder, exist_ok=True)
     jobs = figures_of(summaries, sections)
     for file, panel, runs in jobs:

@@ -31,11 +31,13 @@ import numpy as np
 
 from data import InputError
 from engine.arguments import Parser
+from engine.outputs import pyplot
 from engine.speech import run_script
 from studies import pictures
 from studies.pictures import read_json
-from studies.standings import curves as curves_in, interval
-from studies.style import LOOKS, look, pyplot, refuse_unwritable, save, tidy
+from studies.standings import curves as curves_in
+from studies.standings import t_interval
+from studies.style import LOOKS, look, refuse_unwritable, save, tidy
 
 RACE_PANELS = {
     "test_accuracy": "test accuracy (%)",
@@ -80,7 +82,7 @@ def band(curve, evaluated):
     """
     points = []
     for t, values in zip(evaluated, zip(*curve)):
-        x = interval([value for value in values if value is not None])
+        x = t_interval([value for value in values if value is not None])
         if x["n"]:
             low = x["mean"] if x["low"] is None else x["low"]
             high = x["mean"] if x["high"] is None else x["high"]
@@ -296,7 +298,7 @@ def draw_seeds(ax, curves, colour, dash, label):
     common = sorted(set(by_seed[0]).intersection(*by_seed[1:]))
     found = []
     for t in common:
-        found.append(interval([seed[t] for seed in by_seed]))
+        found.append(t_interval([seed[t] for seed in by_seed]))
     ax.plot(common, [x["mean"] for x in found], color=colour, linestyle=dash, linewidth=2,
             label=label)
     if len(curves) > 1:
@@ -383,9 +385,10 @@ def main(argv=None):
     """-> exit code: 0, 1 without matplotlib, which is said."""
     args = read_flags(argv)
     try:
-        plt = pyplot()
-    except ImportError:
-        print("no figures: matplotlib is not installed (pip install matplotlib)", file=sys.stderr)
+        # the race draws at its end, and runs without matplotlib too
+        plt = pyplot("a figure", **{"figure.facecolor": "white"})
+    except InputError as error:
+        print(f"no figures: {error}", file=sys.stderr)
         return 1
 
     if args.what == "race":

@@ -129,15 +129,15 @@ def say_liked(drafts):
     print(f"Pay of a draft, mean and standard error:\n\n| drafts | {' | '.join(kinds)} |\n"
           f"|---|{'--:|' * len(kinds)}")
     for path, both in drafts.items():
-        cells = [mean_and_error(scores) for scores in liked(*both, letters).values()]
+        cells = [mean_text(scores) for scores in liked(*both, letters).values()]
         print(f"| {Path(path).stem} | {' | '.join(cells)} |")
     print(flush=True)
 
 
-def mean_and_error(x):
+def mean_text(x):
     """Numbers -> "mean ± its standard error (how many)".
 
-    >>> mean_and_error([0.0, 0.02, 0.04]), mean_and_error([])
+    >>> mean_text([0.0, 0.02, 0.04]), mean_text([])
     ('+0.020 ± 0.012 (3)', '-')
     """
     if len(x) < 2:

@@ -31,6 +31,7 @@ import torch
 from studies import reality
 from data import InputError
 from dugrpo import MODES, center, dugrpo
+from engine.outputs import pyplot
 from engine.progress import bar
 from engine.speech import run_script
 from influence import dev_gradient
@@ -275,7 +276,7 @@ def draw_figure(report, path):
     """Four panels: reliability by answers and by dev questions; by sigma, a document's share of the
     update and how much of that repeats.
     """
-    plt = reality.pyplot()
+    plt = pyplot("--figure", **{"font.size": 8.5})
     figure, axes = plt.subplots(2, 2, figsize=(6.25, 5.2))
     found = report["reliability"]
     by_answers = {"question's answers split": found["answers"], "dev answers too": found["both"]}

@@ -36,7 +36,7 @@ from studies import figures, frozen
 from studies.records import Records, cpu, fill_page, read_json
 from studies.runs import Job, add_flags, command, run_all, settle_places
 from studies.standings import (
-    agreement, final_measure, interval, points, runs_of, standings, table, whole_table)
+    agreement, final_measure, points, runs_of, standings, t_interval, table, whole_table)
 
 DOCS = config.ROOT / "docs/results"
 TEACHER = "teacher"
@@ -388,7 +388,7 @@ def compare_row(arm, done, row, records):
     low, high = row["final"]["low"], row["final"]["high"]
     inside = low is not None and low <= mean <= high
     same = sum(after[seed] == before.get(seed) for seed in after)
-    moved = interval([after[seed] - before[seed] for seed in after if seed in before])
+    moved = t_interval([after[seed] - before[seed] for seed in after if seed in before])
     again = {"mean": mean, "recorded": row["final"], "within": inside, "same": same,
              "seeds": list(after), "moved": moved}
     print(row_sentence(arm, again))

@@ -39,6 +39,7 @@ import torch
 
 from engine import checkpoint
 from engine.arguments import MANY, Parser
+from engine.outputs import pyplot
 import config
 from studies import expected
 import generator as generator_role
@@ -687,18 +688,6 @@ MARKS = {"warm": "o", "cold": "x", "anchor": "+"}
 STYLES = {"warm": ("-", "solid"), "cold": ("--", "dashed"), "anchor": (":", "dotted")}
 
 
-def pyplot():
-    """matplotlib, a guest: asked for only when a figure is."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise InputError("--figure needs matplotlib: pip install matplotlib")
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-    plt.rcParams.update({"svg.hashsalt": "infuser", "font.size": 8.5})
-    return plt
-
-
 def line_with_interval(ax, x, values, colour, label, style="-", band=True):
     """values: [value, low, high] at each x."""
     value, low, high = zip(*values)
@@ -724,7 +713,7 @@ def draw_figure(report, path):
     Of one run, the second panel is by the raw cosine. Below, all states of the first run: Spearman
     by size of step, and mini-batches against their questions.
     """
-    plt = pyplot()
+    plt = pyplot("--figure", **{"font.size": 8.5})
     runs = report["runs"]
     states = runs[0]["states"]
     figure, axes = plt.subplots(2, 2, figsize=(6.25, 5.4))

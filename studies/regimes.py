@@ -37,7 +37,7 @@ from studies import frozen
 from studies.race import ARMS, DEFAULT_RATE
 from studies.records import Records, fill_page, read_json
 from studies.runs import Job, add_flags, command, held, run_all, settle_places
-from studies.standings import compare, final_measure, interval, late_mean, percent, points
+from studies.standings import compare, final_measure, late_mean, percent, points, t_interval
 from toy import knobs
 
 DOCS = config.ROOT / "docs/results"
@@ -186,7 +186,7 @@ def point(runs, jobs):
         return None
     final = final_measure(done)
     records = list(done.values())
-    found = {"seeds": final, "final": interval(list(final.values()))}
+    found = {"seeds": final, "final": t_interval(list(final.values()))}
     for metric in ("key_accuracy", "target_share", "valid_share"):
         found[metric] = late_mean([record[metric] for record in records])
     moved = [record["moved"] for record in records if record.get("moved") is not None]

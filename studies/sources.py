@@ -293,16 +293,17 @@ def table(groups, step, goal):
     lines = [f"| prediction | Spearman, all ({len(groups['all'])}) | the method's less it | "
              + " | ".join(head) + " |", "|---|" + "--:|" * (2 + len(columns))]
     for name, both in pooled.items():
-        lead = "-" if name == reality.METHOD else interval(both["lead"], "+")
+        lead = "-" if name == reality.METHOD else with_interval(both["lead"], "+")
         cells = [value(column[name]["spearman"][0]) for column in columns.values()]
-        lines.append(f"| {name} | {interval(both['spearman'])} | {lead} | {' | '.join(cells)} |")
+        spearman = with_interval(both["spearman"])
+        lines.append(f"| {name} | {spearman} | {lead} | {' | '.join(cells)} |")
     return lines
 
 
-def interval(numbers, sign=""):
+def with_interval(numbers, sign=""):
     """-> text.
 
-    >>> interval([0.5, -0.25, float("nan")], "+")
+    >>> with_interval([0.5, -0.25, float("nan")], "+")
     '+0.50 [-0.25, -]'
     """
     middle, low, high = [value(x, sign) for x in numbers]

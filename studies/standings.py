@@ -71,7 +71,7 @@ def standard_error(values):
     return max(STEP, float(np.std(values, ddof=1))) / math.sqrt(len(values))
 
 
-def interval(values):
+def t_interval(values):
     """List of S numbers -> {"mean", "low", "high", "n"}: the mean with its 95 % t-interval.
 
     None where there is nothing: no mean of no number, no interval of fewer than two.
@@ -104,7 +104,7 @@ def paired(x, y):
     "wins" of x; "p" of the t-test and "p_flip", None for fewer than two seeds.
     """
     d = [x[seed] - y[seed] for seed in x if seed in y]
-    found = interval(d)
+    found = t_interval(d)
     found["wins"] = sum(value > 0 for value in d)
     if len(d) < 2:
         return found | {"p": None, "p_flip": None}
@@ -202,8 +202,8 @@ def standing(arm, x, runs, final, costs):
     return x | {
         "seeds": list(runs),
         "hours": round(sum(record["hours"] for record in records), 3),
-        "final": interval(list(final[arm].values())),
-        "last_three": interval(last_three),
+        "final": t_interval(list(final[arm].values())),
+        "last_three": t_interval(last_three),
         "late": {metric: late_mean(values_of(records, metric)) for metric in METRICS[1:]},
         "against": against,
         "cost": cost(costs[arm], costs.get("influence", {}), arm),
@@ -274,8 +274,8 @@ def cost(mine, influence, arm):
     shared = [seed for seed in there if influence.get(seed) and arm != "influence"]
     found = {"reached": len(there), "of": len(mine)}
     for i, name in enumerate(("tokens", "seconds")):
-        found[name] = interval([there[seed][i] for seed in there])
-        logs = interval([math.log(there[seed][i] / influence[seed][i]) for seed in shared])
+        found[name] = t_interval([there[seed][i] for seed in there])
+        logs = t_interval([math.log(there[seed][i] / influence[seed][i]) for seed in shared])
         ratio = {part: None if logs[part] is None else math.exp(logs[part])
                  for part in ("mean", "low", "high")}
         found[f"{name}_ratio"] = ratio | {"n": logs["n"]}

@@ -47,17 +47,6 @@ def look(label, place):
     return LOOKS.get(known, OTHERS[place % len(OTHERS)])
 
 
-def pyplot():
-    """-> matplotlib.pyplot, set so that it writes the same file every time; ImportError without."""
-    # Here, not at the top: the race draws at its end, and runs without matplotlib too.
-    import matplotlib
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update({"svg.hashsalt": "infuser", "font.size": 9, "figure.facecolor": "white"})
-    return plt
-
-
 def tidy(ax, title):
     ax.set_title(title, fontsize=9)
     ax.grid(alpha=0.25)

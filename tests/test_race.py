@@ -578,14 +578,14 @@ def test_a_check_says_which_rows_come_out(out, capsys):
 
 def test_the_interval_of_three_numbers_is_that_of_a_hand():
     """std 0.1, t = 4.302653 at two degrees of freedom: 4.302653 x 0.1 / sqrt(3) = 0.248414."""
-    x = standings.interval([0.5, 0.6, 0.7])
+    x = standings.t_interval([0.5, 0.6, 0.7])
     half = 0.248414
     expected = (0.6, 0.6 - half, 0.6 + half)
     assert (x["mean"], x["low"], x["high"]) == pytest.approx(expected, abs=1e-5)
 
 
 def test_one_number_has_no_interval():
-    assert standings.interval([0.5]) == {"mean": 0.5, "low": None, "high": None, "n": 1}
+    assert standings.t_interval([0.5]) == {"mean": 0.5, "low": None, "high": None, "n": 1}
 
 
 @pytest.mark.parametrize("t", [0.1, 1.0, 3.0, 20.0])
@@ -803,7 +803,7 @@ def test_the_curves_are_drawn_from_run_folders_the_same_each_time(out):
 def test_without_matplotlib_one_line_says_so(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert figures.main(["race", "race.json"]) == 1
-    assert capsys.readouterr().err.startswith("no figures: matplotlib is not installed")
+    assert capsys.readouterr().err.startswith("no figures: a figure needs matplotlib")
 
 
 @pytest.mark.parametrize("flags, says", [

@@ -166,7 +166,7 @@ def test_one_real_iteration_of_a_knob(tmp_path, monkeypatch):
 
 def test_a_panel_shows_the_means_and_intervals_of_its_file(tmp_path):
     from studies import figures
-    line = [{"final": standings.interval([0.5, 0.6, 0.7])}, None]
+    line = [{"final": standings.t_interval([0.5, 0.6, 0.7])}, None]
     content = {"knobs": {"dev": {"values": [5, 10], "label": "dev questions",
                                  "arms": {"influence": line}, "pairs": {}}}}
     (tmp_path / "regimes.json").write_text(json.dumps(content))

@@ -45,7 +45,7 @@ from data import Document, InputError, Question, Rollout, keep_fitting
 from engine.arguments import Parser
 from engine.readers import load_documents
 from engine.finished import Finished, digest, model_stamp
-from engine.outputs import file_to_write
+from engine.outputs import file_to_write, pyplot
 from engine.speech import run_script, shorten
 from engine.tables import columns, percent
 from evaluate import PIECE, sample_answers
@@ -429,15 +429,7 @@ PANELS = {"accuracy": "answers that match the generator's key (%)",
 
 def draw(rows, path):
     """Two panels: accuracies, and the gaps, over iterations, with their intervals."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise InputError("--figure needs matplotlib: pip install matplotlib; "
-                         "the numbers are kept") from None
-    matplotlib.use("svg" if path.endswith(".svg") else "agg")
-    import matplotlib.pyplot as plt
-    plt.rcParams.update({"svg.hashsalt": "infuser", "font.size": 9})
-
+    plt = pyplot("--figure", "svg" if path.endswith(".svg") else "agg")
     figure, axes = plt.subplots(1, 2, figsize=(8.2, 3.1))
     for ax, name in zip(axes, PANELS):
         draw_panel(ax, rows, name)
