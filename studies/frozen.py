@@ -28,12 +28,12 @@ def git(*words):
 
 
 def commit():
-    """-> the short hash of the code, with ", changed" if it is not that commit's; "unknown"
-    without git."""
+    """-> the short hash of the code, with ", changed" if it or a study is not that commit's;
+    "unknown" without git."""
     head = git("rev-parse", "--short=10", "HEAD")
     if not head:
         return "unknown"
-    return head + (", changed" if git("status", "--porcelain", "--", *CODE) else "")
+    return head + (", changed" if git("status", "--porcelain", "--", *CODE, "studies") else "")
 
 
 def freeze(recorded, where):

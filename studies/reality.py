@@ -29,7 +29,6 @@ import json
 import math
 import os
 import random
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -41,7 +40,7 @@ from engine import checkpoint
 from engine.arguments import MANY, Parser
 from engine.outputs import pyplot
 import config
-from studies import expected
+from studies import expected, frozen
 import generator as generator_role
 import influence
 import solver as solver_role
@@ -897,19 +896,10 @@ def run_name(run):
 
 
 def heading(module, argv):
-    """-> {"command", "commit"} of a report, without any machine's paths.
-
-    The commit is that of this folder's code, "-dirty" if changed since; None outside git.
-    """
+    """-> {"command", "commit"} of a report, without any machine's paths."""
     words = sys.argv[1:] if argv is None else argv
     words = [run_name(word) if os.sep in word else word for word in words]
-    git = ["git", "describe", "--always", "--dirty"]
-    try:
-        said = subprocess.run(git, cwd=config.ROOT, capture_output=True, text=True)
-        commit = said.stdout.strip()
-    except OSError:
-        commit = ""
-    return {"command": " ".join(["python", "-m", module] + words), "commit": commit or None}
+    return {"command": " ".join(["python", "-m", module] + words), "commit": frozen.commit()}
 
 
 def write_json(path, report):
