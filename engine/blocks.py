@@ -66,7 +66,7 @@ def blocks(solver, questions, answers, cfg):
     return in_blocks(found, cfg, solver.device.type)
 
 
-def in_blocks(questions, cfg, device="cpu"):
+def in_blocks(questions, cfg, device):
     """(q, its passes) pairs, of Trees or of TreeSizes -> lists of (q, tree), as above."""
     trees = []
     for q, found in questions:
@@ -80,7 +80,7 @@ def in_blocks(questions, cfg, device="cpu"):
     return [trees[start:end] for start, end in pairwise(ends)]
 
 
-def sizes(trees, cfg, device="cpu"):
+def sizes(trees, cfg, device):
     """[(tokens, predictions) of each tree], longest first -> how many of them, in turn, make a
     block.
     """

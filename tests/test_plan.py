@@ -230,7 +230,7 @@ def test_blocks_of_questions_are_those_of_the_real_scoring(make_policy):
     lengths = [[3, 9], [5, 5], [1, 7], [8, 2], [30, 30]]
     groups = fakes.make_groups(lengths, prompts=[20, 9, 11, 15, 20])
     real = [[tree for _, tree in pairs] for pairs in blocks(policy, range(5), groups, cfg)]
-    shared, alone = formulas.blocks(known(groups), shape_for(policy), cfg)
+    shared, alone = formulas.blocks(known(groups), shape_for(policy), cfg, "cpu")
     assert [(x.rows, x.L, x.targets) for x in shared] == list(map(sizes, real))
     assert len(alone) == 1 and sum(x.rows for x in shared) == 4
 

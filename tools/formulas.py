@@ -163,10 +163,10 @@ def planned(*args):
     return [as_pass(sizes) for sizes in passes(*args)]
 
 
-def blocks(groups, s, cfg):
+def blocks(groups, s, cfg, device):
     """Questions -> (passes that several share, the passes of each of the others)."""
     questions = [passes((group,), s, cfg.tokens_at_once) for group in groups]
-    shared = [] if cfg.grad_checkpoint else in_blocks(list(enumerate(questions)), cfg)
+    shared = [] if cfg.grad_checkpoint else in_blocks(list(enumerate(questions)), cfg, device)
     inside, found = set(), []
     for pairs in shared:
         inside.update(q for q, _ in pairs)
@@ -294,7 +294,7 @@ def update_moments(s, found, most, cfg, k, b, cuda):
     return [*passing, held(s, k) | step]
 
 
-def influence_moments(s, dev, most, shared, questions, cfg, k, b, slices):
+def influence_moments(s, dev, most, shared, questions, cfg, k, b, slices, device):
     """dev: the passes of g_dev, at most `most` in a row; shared: blocks of questions; questions:
     the passes of each other one. slices: no copies are gathered."""
     moments = pass_moments(s, held(s, k), "g_dev", dev, most, cfg, k, b) if dev else []
@@ -308,7 +308,7 @@ def influence_moments(s, dev, most, shared, questions, cfg, k, b, slices):
     elif b == 2:
         base |= {"compute copy": b * s.P}
     gradient = b if k > 1 else 4
-    piece = min(s.N, PIECE["cpu" if b == 4 else "cuda"])
+    piece = min(s.N, PIECE[device])
     # of bf16 tensors fp32 copies first
     scoring = piece * (16 if gradient == 2 else 4)
 

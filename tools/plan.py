@@ -168,7 +168,7 @@ def influence_stage(p):
     scored = shared + formulas.joined(questions)
     limit = slowest / p.machine.flops, traffic / p.machine.link
     moments = formulas.influence_moments(
-        s, found, most, shared, questions, p.cfg, p.k, p.b, p.together)
+        s, found, most, shared, questions, p.cfg, p.k, p.b, p.together, p.device)
     return Stage("influence", worst(moments), tokens=response_tokens(dev + tuple(groups)),
                  through=sum(x.tokens for x in found + scored),
                  flops=flops + flops_of(p, s, scored), moved=moved + traffic,
@@ -198,7 +198,7 @@ def scored_alone(p, s, groups):
     """Each rank scores questions of its own, with weights, v and g_dev gathered. -> the same."""
     shared, questions, slowest = [], [], 0
     for part in dealt(groups, p.ranks):
-        some, alone = formulas.blocks(part, s, p.cfg)
+        some, alone = formulas.blocks(part, s, p.cfg, p.device)
         shared, questions = shared + some, questions + alone
         slowest = max(slowest, flops_of(p, s, some + formulas.joined(alone)))
     return shared, questions, slowest, 3 * p.b * s.P * (p.k - 1) / p.k

@@ -222,6 +222,11 @@ class Setting:
         return 2 if narrow else 4
 
     @property
+    def device(self):
+        """Its type: blocks and pieces have a size for each."""
+        return "cuda" if self.cuda else "cpu"
+
+    @property
     def sampler(self):
         """How rows are sampled: padded, end to end by ours, or by vllm."""
         if not self.cuda or self.padded or self.b == 4:
