@@ -33,7 +33,7 @@ def start(args):
     first = EXERCISES[names[0]]
     print(f"{len(names)} exercises in {args.folder}. The first: {first.NAME}, in "
           f"{args.folder}/{first.FILE}; look for EXERCISE.\n"
-          f"When it is written: python -m classroom check {first.NAME}")
+          f"When it is written, from this folder: python -m classroom check {first.NAME}")
 
 
 def check(args):
@@ -55,6 +55,8 @@ def check(args):
             say("run", *outcome)
             print("\n".join(lines))
             verdict.append(("run", *outcome))
+        elif args.run and not exercise.RUN:
+            say("run", True, "none: the main recipe does not call it")
         if verdict.passed:
             passed.append(exercise.NAME)
     print(f"\n{len(passed)} of {len(exercises)} passed")

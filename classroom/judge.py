@@ -69,7 +69,7 @@ def grade(exercise, text):
             raise
         except BaseException as error:
             sentence = theirs and recognised(exercise, theirs)
-            verdict.append((what, False, sentence or told(error, exercise)))
+            verdict.append((what, False, sentence or told(error, exercise, text)))
             return verdict
         verdict.append((what, True, "ok"))
     return verdict
@@ -110,8 +110,11 @@ def planted_mistakes(exercise):
         yield mistake.sentence, text
 
 
-def told(error, exercise):
-    """An exception of the student's code -> one sentence with the line it came from."""
+def told(error, exercise, text):
+    """An exception of the student's code -> one sentence with the line it came from.
+
+    The line itself, since its number in `text` is not that in the student's file.
+    """
     if isinstance(error, SystemExit):
         return f"it ended the program (sys.exit); {exercise.FILE} must return instead"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
@@ -121,7 +124,8 @@ def told(error, exercise):
         # ours stumbled over what theirs returned
         return (f"what {' or '.join(exercise.BLANKS)} gave cannot be used; does each path end in "
                 f"a return? ({message})")
-    return f"line {lines[-1]} of {exercise.FILE}: {message}"
+    line = text.splitlines()[lines[-1] - 1].strip()
+    return f"`{line}` of {exercise.FILE}: {message}"
 
 
 @contextlib.contextmanager

@@ -2,8 +2,9 @@
 
     python train.py --iterations 10 --eval_every 5 --docs_per_step 8 --threads 1 --seed 0
 
-in a copy of the project that has the student's file in the place of ours. Our own curve is
-measured on the same machine once, and kept in the folder of the course.
+in a copy of the project that has the student's file in the place of ours, and behind it the
+exercise's IN_RUN, if it has one. Our own curve is measured in the same way on the same machine
+once, and kept in the folder of the course.
 """
 import json
 import sys
@@ -28,6 +29,7 @@ def run(text, exercise, seconds=SECONDS):
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "project"
         copy_project(folder)
+        text += getattr(exercise, "IN_RUN", "")
         (folder / exercise.FILE).write_text(text, encoding="utf-8")
         command = [sys.executable, "train.py", *FLAGS, "--run", str(Path(place) / "run")]
         problem = apart(command, seconds, folder)
@@ -38,8 +40,10 @@ def run(text, exercise, seconds=SECONDS):
 
 
 def ours(folder, exercise):
-    """-> metrics of our own ten iterations, measured once for the folder of a course."""
-    kept = Path(folder) / "reference.jsonl"
+    """-> metrics of our own ten iterations, measured once for the folder of a course; once more for
+    an exercise whose run is another."""
+    other = f"-{exercise.NAME}" if hasattr(exercise, "IN_RUN") else ""
+    kept = Path(folder) / f"reference{other}.jsonl"
     if not kept.exists():
         metrics, problem = run(reference(exercise.FILE), exercise)
         if problem:

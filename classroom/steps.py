@@ -177,6 +177,7 @@ class Walk:
         for j, draft in enumerate(drafts):
             valid = draft.question is not None
             rows.append([j, "yes" if valid else f"no: {draft.reason}",
+                         draft.question.ground_truth if valid else "",
                          draft.question.question_text if valid else draft.rollout.text])
             texts.append(("text", f"draft {j} as written", draft.rollout.text))
         count = sum(draft.question is not None for draft in drafts)
@@ -186,7 +187,7 @@ class Walk:
             f"score {self.cfg.terms[0].invalid:g}.",
             [line(generator_role.write_questions, "sample("),
              line(generator_role.read_draft, "parse_draft(")],
-            [("table", "parsed", [["draft", "valid", "text"], *rows]),
+            [("table", "parsed", [["draft", "valid", "key", "text"], *rows]),
              ("more", "the drafts as written", texts)])
 
     def about_answers(self):
@@ -274,12 +275,13 @@ class Walk:
         plain = float(cosine(self.g_dev, self.direction))
         rows = [["<g_dev, Gamma>", f"{product:.6e}"], ["|g_dev|", f"{sizes[0]:.6e}"],
                 ["|Gamma|", f"{sizes[1]:.6e}"], ["s_hat, the plain way", f"{plain:+.6f}"],
-                ["s_hat, streamed as in a run", f"{float(self.s_hat[self.q]):+.6f}"]]
+                ["s_hat, as in a run", f"{float(self.s_hat[self.q]):+.6f}"]]
         return Section(
             f"Its influence: s_hat = {float(self.s_hat[self.q]):+.4f}",
             "The cosine of the two. Above zero: a solver step on this question also lowers the "
             "loss on the dev questions.",
-            [line(influence.cosine, "return dot"), line(influence.Streaming.take, "of_whole")],
+            [line(influence.cosine, "return dot"),
+             line(influence.influence_scores, "product / (norm_dev")],
             [("table", "three sums", [["", ""], *rows])])
 
     def about_advantages(self):

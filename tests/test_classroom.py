@@ -64,7 +64,7 @@ ENDINGS = {
     "return r / 0": "shape (1, 4)|not finite",
     "return r.mean()": "has the shape ()",
     "return None": "gave nothing (None)",
-    "return r.nonsense": "of dugrpo.py: AttributeError",
+    "return r.nonsense": "`return r.nonsense` of dugrpo.py: AttributeError",
 }
 
 
@@ -83,6 +83,33 @@ FAULTS = [
     ("token_loss", "token_loss", "1 - clip, 1 + clip", "0.8, 1.2"),
     ("keyed", "choose", "token = torch.minimum(token, last)", "pass"),
     ("g_dev", "dev_gradient", "if math.isfinite(norm(g_dev)):", "if True:"),
+    ("center", "center", 'checked(r, "rewards")', "pass"),
+    ("center", "center", "like_input(A_sol.masked_fill(all_equal(r)[:, None], 0.0), r)", "A_sol"),
+    ("dugrpo", "two_sigmas", " + eps", ""),
+    ("dugrpo", "dugrpo", "sigma.mean()", "x.std(dim=1).mean()"),
+    ("parse_question", "check_question", "if abstains(fields):", "if False:"),
+    ("parse_question", "check_question", "if not all(map(is_encodable, strings)):", "if False:"),
+    ("parse_question", "parse_draft", 'reason == "abstained" or ', ""),
+    ("parse_question", "parse_draft", "found = question, reason, slips",
+     "found = question, reason, []"),
+    ("answers", "prompt_text", r'f"{question.passage}\n\n{text}"',
+     r'f"{text}\n\n{question.passage}"'),
+    ("answers", "rewards", "verdict is None and r[place] != 1", "verdict is None"),
+    ("answers", "rewards", "given_answer(question, rollout.text)", "last_boxed(rollout.text)"),
+    ("keyed", "choose", "if top_k or top_p < 1:", "if top_k:"),
+    ("keyed", "choose", "truncated(p, top_p, top_k)", "truncated(p, 1.0, top_k)"),
+    ("keyed", "choose", "right=True", "right=False"),
+    ("s_hat", "similarity", 'cfg.similarity.startswith("preconditioned")',
+     'cfg.similarity == "preconditioned_cosine"'),
+    ("s_hat", "plain_scores", "g_dev is None or not kept", "not kept"),
+    ("update", "update", "if cfg.minibatch_rows % m:", "if False:"),
+    ("update", "update", "denominator = cfg.minibatch_rows *",
+     "denominator = min(cfg.minibatch_rows, m * len(kept)) *"),
+    ("token_loss", "token_loss", ".detach()", ""),
+    ("token_loss", "token_loss", "(logp - logp_old).clamp(-20, 20)", "(logp - logp_old)"),
+    ("loop", "train", "s_hat = study.s_hat(s_hat, slots)  # (Q,)", "pass"),
+    ("loop", "train", "term.weight * dugrpo", "dugrpo"),
+    ("loop", "train", "study.batch(kept, answered, dev)", "(answered.answers, answered.A_update)"),
 ]
 
 
@@ -135,6 +162,29 @@ def test_the_run_of_a_right_function_is_ours(tmp_path, capsys, monkeypatch):
                    if line.split()[:1] in (["yours"], ["ours"])]
     # the anchor, and the end: a number and a % each
     assert yours == ours and len(ours) == 4
+
+
+@pytest.mark.parametrize("name", ["Gamma", "streamed"])
+def test_the_run_of_an_exercise_calls_its_functions(name, monkeypatch):
+    """Training has a faster way past both; IN_RUN closes it."""
+    few = {"--iterations": "1", "--docs_per_step": "2"}
+    shorter = [few.get(before, word) for before, word in zip(["", *running.FLAGS], running.FLAGS)]
+    monkeypatch.setattr(running, "FLAGS", shorter)
+    exercise = EXERCISES[name]
+    text = course.reference(exercise.FILE)
+    for function in exercise.BLANKS:
+        blank = sources.blanked(text, function, exercise)
+        metrics, problem = running.run(blank, exercise)
+        assert metrics is None and name in problem, function
+
+
+def test_an_exercise_without_a_run_says_so(tmp_path, capsys):
+    folder = tmp_path / "course"
+    main(["start", str(folder), "learnability"])
+    assert "from this folder" in capsys.readouterr().out
+    (folder / "rewards.py").write_text(course.reference("rewards.py"), encoding="utf-8")
+    assert main(["check", "learnability", "--run", "--dir", str(folder)]) == 0
+    assert "none: the main recipe does not call it" in capsys.readouterr().out
 
 
 def test_a_run_may_end_a_little_below_ours_and_no_further():

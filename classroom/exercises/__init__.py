@@ -4,6 +4,7 @@
     FILE, BLANKS    which functions of which file are blanked
     HINTS           three, each says more than the one before
     RUN             is it also graded by ten iterations of the embedded world
+    IN_RUN          lines behind FILE in those, where training has a faster way past the function
     by_hand(m)      worked numbers; m is the student's file as a module; raises Wrong
     oracle(m)       an outside way to the same numbers
     probe(m)        what m computes on inputs at which every mistake of MISTAKES differs

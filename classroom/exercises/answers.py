@@ -14,7 +14,8 @@ RUN = True
 
 HINTS = (
     "prompt_text puts the question and its choices, each behind a letter, into MULTIPLE_CHOICE "
-    "(or FREE_FORM, where there are none), by .format(question=..., options=...). "
+    "(or FREE_FORM, where there are none), by .format(question=..., options=...). If there is a "
+    "question.passage it stands before the question, with an empty line between. "
     "prompts=\"hard\" is long_prompt(\"solver.txt\", section, question=..., options=...), with "
     "\"A)\" for \"A.\"; the section is \"multiple choice\", or \"free form\", which takes no "
     "options. rewards compares what each answer gave with the key.",
@@ -69,7 +70,7 @@ class Checker:
         return [self.verdict(*pair) for pair in pairs]
 
     def verdict(self, answer, truth):
-        if answer == "never":
+        if "never" in (answer, truth):
             return None
         return answer is not None and value(answer) == value(truth)
 
@@ -95,8 +96,10 @@ def by_hand(m):
     text = m.prompt_text(CHOICE)
     for line in ("2 + 2?", "A. 3", "B. 4", "C. 5", "D. 22"):
         expect(line in text.split("\n"), True, f"the prompt has the line {line!r}; that")
-    expect("It is a gas." in m.prompt_text(ABOUT), True,
-           "the prompt has the question's passage; that")
+    for prompts in ("plain", "hard"):
+        asked = "".join(m.prompt_text(ABOUT, prompts))
+        expect("It is a gas.\n\nWhat is it?" in asked, True,
+               f"the passage stands before its question (prompts={prompts!r}); that")
     expect("A. " in m.prompt_text(FREE), False, "a free-form prompt has choices; that")
     hard = m.prompt_text(CHOICE, "hard"), m.prompt_text(FREE, "hard")
     expect([isinstance(both, tuple) and len(both) for both in hard], [2, 2],
@@ -106,6 +109,14 @@ def by_hand(m):
     r = m.rewards([CHOICE], [rollouts(TEXTS)], Checker())
     expect(r, torch.tensor([[1., 0., 0., 1.]]),
            "rewards of \\boxed{B}, \"A is wrong, B too \\boxed{C}\", \"B\", two boxes; key B")
+    r = m.rewards([CHOICE], [rollouts([r"\boxed{(b)}", r"\boxed{4}"])], Checker())
+    expect(r, torch.ones(1, 2), "rewards of \\boxed{(b)} and \\boxed{4}, which is option B,")
+    for right in (("never", "Nile"), ("Nile", "never")):
+        unsure = Question("Which?", [], right[0], aliases=right[1:])
+        r = m.rewards([unsure], [rollouts([r"\boxed{Nile}", r"\boxed{Rhine}"])], Checker())
+        expect([float(r[0, 0]), math.isnan(r[0, 1])], [1.0, True],
+               f"rewards of Nile and of Rhine (is it nan?) where {right} are right, and nobody can "
+               "check \"never\",")
 
 
 def oracle(m):

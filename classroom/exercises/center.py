@@ -1,7 +1,9 @@
 """A_sol: what an answer earned more than the others to the same question."""
+import math
+
 import torch
 
-from classroom.compare import expect, mistake
+from classroom.compare import Wrong, expect, mistake
 
 NAME = "center"
 SYMBOL = "A_sol = r - mean of its group"
@@ -39,8 +41,8 @@ MISTAKES = (
         ("center", ".masked_fill(all_equal(r)[:, None], 0.0)", "")),
     mistake(
         "it is divided by the standard deviation, as GRPO does: a question of which 1 in 8 "
-        "answers is right then weighs more than one of which half are; Dr. GRPO and this paper do "
-        "not",
+        "answers is right then weighs as much as one of which half are, by the sum of A^2; Dr. "
+        "GRPO and this paper do not",
         ("center", "r.double() - r.double().mean(dim=1, keepdim=True)",
          "(r.double() - r.double().mean(dim=1, keepdim=True))"
          " / (r.double().std(dim=1, keepdim=True) + 1e-6)")),
@@ -59,8 +61,14 @@ def by_hand(m):
     expect(m.center(TABLE[:1]), torch.tensor([[0.75, -0.25, -0.25, -0.25]]),
            "center([[1, 0, 0, 0]])")
     expect(m.center(TABLE[1:2]), torch.zeros(1, 4), "center([[1, 1, 1, 1]])")
-    tenths = m.center(torch.full((1, 3), 0.1))
-    expect(bool((tenths == 0).all()), True, "center([[.1, .1, .1]]) == 0")
+    tenths = m.center(torch.full((1, 8), 0.1))
+    expect(bool((tenths == 0).all()), True, "center([[.1, .1, .1, .1, .1, .1, .1, .1]]) == 0")
+    expect(str(tenths.dtype), "torch.float32", "the dtype of center of fp32 rewards")
+    try:
+        m.center(torch.tensor([[1., math.nan]]))
+    except ValueError:
+        return
+    raise Wrong("center([[1, nan]]) raised no ValueError; checked(r, \"rewards\") does")
 
 
 def oracle(m):

@@ -61,6 +61,13 @@ def by_hand(m):
     expect(logp, LOGITS[0], "their log-probs")
     token, logp = m.choose(LOGITS, u, 0, 1.0, 0)
     expect(token.tolist(), [0, 0, 0], "tokens at temperature 0")
+    expect(logp, LOGITS[0, :1].repeat(3), "log-probs at temperature 0, those at temperature 1,")
+    token, logp = m.choose(LOGITS, u, 1.0, 0.6, 0)
+    expect(token.tolist(), [0, 0, 1], "tokens with top_p = .6, which leaves .5 and .3,")
+    expect(logp, LOGITS[0, [0, 0, 1]], "log-probs with top_p = .6, of the whole distribution")
+    half = torch.tensor([.5], dtype=torch.float64)
+    token, _ = m.choose(torch.zeros(1, 2), half, 1.0, 1.0, 0)
+    expect(token.tolist(), [1], "tokens of probabilities .5 .5 at u = .5, where the second begins")
     token, _ = m.choose(torch.tensor([[.5, .5, 0.]]).log(), u[:1] * 0 + 1, 1.0, 1.0, 0)
     expect(token.tolist(), [1], "tokens of probabilities .5 .5 0 at a u that rounding made 1")
 

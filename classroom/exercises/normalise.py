@@ -1,4 +1,6 @@
 """A_gen by DuGRPO, and what each wrong normalisation does to a generator."""
+import math
+
 import torch
 
 from classroom.compare import expect, mistake
@@ -33,8 +35,8 @@ MISTAKES = (
         "widest scores drives the update",
         ("two_sigmas", DIVISION, "centred / (sigma_B + eps)")),
     mistake(
-        "nothing is divided: influence scores are a few hundredths, and the generator would "
-        "hardly move",
+        "nothing is divided: the document with the widest scores drives the update; the scale that "
+        "all have in common does not matter, since AdamW divides by it",
         ("two_sigmas", DIVISION, "centred")),
     mistake(
         "the standard deviation is the population's (divided by n), not the sample's (n - 1)",
@@ -69,12 +71,20 @@ def by_hand(m):
     expect(m.dugrpo(s)[:, 3], expected, "dugrpo of the docstring's example, last column")
     expect(m.dugrpo(torch.full((2, 4), .1)), torch.zeros(2, 4), "dugrpo of eight equal scores")
     expect(m.dugrpo(s, "none"), s, "dugrpo of the same with mode=\"none\", which only centres,")
+    one = torch.ones(1, 1)
+    expect(m.two_sigmas(one, one, torch.tensor(1.), 2.0), one / 4,
+           "two_sigmas(1, 1, 1, eps=2)")
+    flat = torch.tensor([[-1., 1.], [0., 0.]])
+    expect(m.dugrpo(flat, "batch_std"), flat / 2 ** 0.5,
+           "dugrpo([[-1, 1], [0, 0]], \"batch_std\"), whose flat document is in no std,")
     expect(raises_for(m, "group"), True, "dugrpo(s, \"group\") raises ValueError; that")
+    expect(raises_for(m, "dugrpo", TABLE * math.nan), True,
+           "dugrpo of scores that are no numbers raises ValueError; that")
 
 
-def raises_for(m, mode):
+def raises_for(m, mode, s=None):
     try:
-        m.dugrpo(TABLE, mode)
+        m.dugrpo(TABLE if s is None else s, mode)
     except ValueError:
         return True
     return False

@@ -80,6 +80,17 @@ TEXTS = (
     written([["3"], "4", "5", "22"]),
     written(["3", "4", "5", "22"], text=" "),
 )
+EMPTY = json.dumps({"question_text": "", "choices": [], "ground_truth": ""})
+# text -> the reason why it is no question
+REASONS = {
+    EMPTY: "abstained",
+    GOOD + " Or rather not: " + EMPTY: "abstained",
+    '{"question_text": "2 + 2?", "choices": ["3", "4", "5", "22"]}': "missing_field",
+    '{"question_text": "2 + 2?" "choices" ["3"]}': "bad_json",
+    written(["3", "4", "5", "\ud800"]): "not_unicode",
+    written(["4", "4"]): "too_few_choices",
+    written(["3", "4", "5"]) + " Or: " + written(["3", "4", "4", "5"]): "duplicate_choices",
+}
 # by other names, which are mended only if no choices are needed
 SHORT = '{"question": "One half?", "answer": "1/2"}'
 
@@ -97,6 +108,12 @@ def by_hand(m):
                          (TEXTS[9], "no_json"), (TEXTS[10], "too_many_choices"),
                          (TEXTS[11], "wrong_type"), (TEXTS[12], "empty_question")):
         expect(answer_of(m, text)[0], reason, f"the reason for {text[:60]}")
+    for text, reason in REASONS.items():
+        expect(answer_of(m, text)[0], reason, f"the reason for {text}")
+    comma = GOOD.replace("}", ",}")
+    expect(answer_of(m, comma)[-1], ["trailing_comma"], f"the slips mended in {comma}")
+    owl = written(["a cat", "a dog", "a cow", "an owl"], "an  owl ")
+    expect(answer_of(m, owl)[2:3], ["an owl"], f"the key of {owl}")
     question, _, _ = m.parse_draft(TEXTS[6], None, 4, 8, "multiple_choice")
     expect([question.choices, question.ground_truth], [["3", "4", "5", "22"], "4"],
            "choices with labels and the key B")

@@ -19,7 +19,8 @@ HINTS = (
     "A model is one long vector: the cosine is over all tensors together, so add the dots up "
     "before dividing. Floor the norms at 1e-12. In similarity each tensor has its own (v, k) in "
     "moments; AdamW's other two numbers are cfg.beta2 and cfg.adam_eps.",
-    "plain_scores: zeros for groups without a gradient (kept_groups), Tbar = mean_length of all "
+    "plain_scores: zeros for groups without a gradient (kept_groups), and for all if g_dev is "
+    "None; Tbar = mean_length of all "
     "kept groups, one number for the whole batch; g_q = gradient(solver, [(q, group)], A_sol, "
     "len(group) * Tbar, cfg); moments = [second_moment(solver.optimizer, p) for p in "
     "solver.params].",
@@ -73,6 +74,14 @@ def by_hand(m):
         cfg = Config(similarity=name)
         expect(m.similarity(a, b, [(x, 3) for x in v], cfg), torch.tensor(value),
                f"similarity of the same with cfg.similarity = {name!r}, without Gamma,")
+    # the first step's Gamma is a sign
+    cfg = Config(similarity="preconditioned_dot")
+    nothing = [(torch.zeros(2), 0), (torch.zeros(1, 1), 0)]
+    expect(m.similarity(a, [-x for x in a], nothing, cfg), torch.tensor(-5.),
+           "similarity of [[1, 2], [2]] and its negative with \"preconditioned_dot\", v = 0, k = 0")
+    policy, cfg = small.solver()
+    found = m.plain_scores(policy, small.answers(small.LENGTHS), small.A, None, cfg)
+    expect(found, torch.zeros(4), "plain_scores without a g_dev (None)")
 
 
 def oracle(m):

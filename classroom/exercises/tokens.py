@@ -94,6 +94,15 @@ def oracle(m):
     gradient, = torch.autograd.grad(m.token_loss(leaf, leaf.detach(), sampler, A).sum(), leaf)
     w = (logp - sampler).exp().clamp(max=2.0)
     expect(gradient, -A * w, "its gradient at rho = 1, which is -A w")
+    # the first mini-batch of an update: the old log-probs are the present ones, not detached
+    gradient, = torch.autograd.grad(m.token_loss(leaf, leaf, sampler, A).sum(), leaf)
+    expect(gradient, torch.zeros(60, dtype=torch.float64),
+           "its gradient where logp_old is logp itself and w must be a constant,")
+    far, none = torch.tensor([100.]), torch.zeros(1)
+    expect(m.token_loss(far, none, none, none), none,
+           "token_loss with logp - logp_old = 100 and A = 0")
+    expect(m.token_loss(none, none, -far, none), none,
+           "token_loss with logp_old - logp_sampler = 100 and A = 0")
 
 
 def probe(m):

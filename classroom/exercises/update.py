@@ -1,8 +1,11 @@
 """The update: mini-batches of whole groups, one denominator, log-probs from before it all."""
+from dataclasses import replace
+
 import torch
 
 from classroom import small
-from classroom.compare import expect, mistake
+from classroom.compare import Wrong, expect, mistake
+from data import InputError
 
 NAME = "update"
 SYMBOL = "loss = sum of l w / (B Tbar); rho against the weights before"
@@ -82,6 +85,12 @@ def by_hand(m):
     nothing = m.update(policy, small.answers(GROUPS), ADVANTAGES * 0, cfg)
     expect(nothing, {"grad_norm": None, "tokens": 0, "steps": 0, "rows": 0},
            "update where no group has an advantage")
+    try:
+        m.update(policy, small.answers(GROUPS), ADVANTAGES, replace(cfg, minibatch_rows=6))
+    except InputError:
+        pass
+    else:
+        raise Wrong("update with minibatch_rows = 6 and groups of 4 raised no InputError")
     found, _ = moved(m)
     if not isinstance(found, dict):
         found = {}
@@ -112,6 +121,7 @@ def oracle(m):
                 (loss / denominator).backward()
         norms.append(sum(p.grad.double().square().sum() for p in policy.params).sqrt())
         policy.optimizer.step()
+    few(m)
     found, weights = moved(m)
     expect(float(found["grad_norm"]), float(sum(norms) / 3),
            "the mean gradient norm of three mini-batches", tolerance=1e-3)
@@ -119,6 +129,18 @@ def oracle(m):
     for name, p, q, start in zip(small.names(policy), weights, policy.params, before.params):
         expect((p - start).norm(), (q - start).detach().norm(),
                f"how far {name} moved in three mini-batches", tolerance=2e-3)
+
+
+def few(m):
+    """One group where a mini-batch has room for two: the denominator is still B Tbar."""
+    policy, cfg = small.solver(grad_clip=1e9)
+    groups = small.answers(GROUPS[:1])
+    found = m.update(policy, groups, ADVANTAGES[:1], cfg)
+    policy, _ = small.solver()
+    gradient = small.plain_gradient(
+        policy, groups, ADVANTAGES[:1], 8 * small.mean_length(groups), cfg)
+    expect(float(found["grad_norm"]), float(small.one_vector(gradient).norm()),
+           "the gradient norm of one group of four, minibatch_rows = 8", tolerance=1e-3)
 
 
 def plain_loss(logp, old, sampler, a):
