@@ -71,8 +71,8 @@ class Config:
     iterations: int = f(45, "how often the two models are updated", "T", 100)
     seed: int = f(0, "every random choice follows from it", "", "42, 123, 456")
     dev_every: int = f(
-        1, "iterations between answers to the dev questions, where the reward does not need them "
-        "every time")
+        1, "iterations between answers to the dev questions; where the reward or --train_on dev "
+        "needs them, every one")
     eval_every: int = f(5, "iterations between evaluations on the test questions")
     valid_every: int = f(5, "iterations between answers to the validation questions", "", 5)
     checkpoint_every: int = f(1, "iterations between checkpoints; the newest is kept")
@@ -234,7 +234,7 @@ class Config:
     dev_pool: str | None = f(
         None, "for dev_refresh: where the new dev questions come from, a question file")
     gate_share: float = f(
-        0.0, "share of the documents, those whose scores differ most, whose questions earn their "
+        0.0, "share of the documents, those with the widest scores, whose questions keep their "
         "influence; the others' earn 0; 0: off", "gamma", "off (0.2 when on)")
     gate_tau: float | None = f(
         None, "instead: the standard deviation that a document's scores must exceed", "tau", "off")

@@ -1,6 +1,6 @@
 """What travels through the loop: documents, questions, rollouts, drafts; and the document stream.
 
-Documents of iteration t, counted from 0, out of an endless stream of shuffles, one per epoch:
+Documents of iteration t + 1, out of an endless stream of shuffles, one per epoch:
 
     S[t D : (t + 1) D],    S = shuffle_0, shuffle_1, shuffle_2, ...
 

@@ -86,7 +86,7 @@ def write_questions(generator, documents, seed_words, cfg, solver):
     for d, (document, group) in enumerate(zip(documents, rollouts)):
         drafts.append([])
         for j, rollout in enumerate(group):
-            # By the draft's place. A habit of putting the right one first teaches nothing.
+            # Seeded by the draft's place. Shuffled, since a right one always first teaches nothing.
             shuffler = random.Random(f"{seed_words} {d} {j}")
             drafts[d].append(read_draft(document, rollout, shuffler, cfg, solver))
     return drafts
@@ -152,7 +152,7 @@ def parse_draft(text, rng, min_choices, max_choices, question_type):
 
     found = None, "bad_json" if was_meant(text) else "no_json", []
     for question, reason, slips in judged(text, check, needed):
-        # an invalid object takes back no question, but a generator that gives up does
+        # a later invalid object cancels no question, an abstention does
         if question or reason == "abstained" or not found[0]:
             found = question, reason, slips
     question, reason, slips = found

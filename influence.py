@@ -1,7 +1,7 @@
 """How useful is a question? The cosine between the dev set's gradient and the direction in which
 AdamW would move the solver if it trained on the question.
 
-    g_dev = gradient of  sum over kept dev answers and tokens of -A w logp / (N_dev Tbar_dev)
+    g_dev = gradient of  sum over the kept dev answers' tokens of  -A w logp / (N_dev Tbar_dev)
     g_q   = gradient of  sum over the m answers to q and their tokens of -A w logp / (m Tbar_gen)
     v'    = beta2 v + (1 - beta2) g_q^2,    t = k + 1
     Gamma = g_q / ( sqrt( v' / (1 - beta2^t) ) + eps )
@@ -9,11 +9,12 @@ AdamW would move the solver if it trained on the question.
 
     code       symbol   shape       meaning
     answers             (Q, m)      rollouts of the solver, on generated or on dev questions
+    N, Tbar                         kept answers, those of mixed groups, and their mean length
     A_sol      A_sol    (Q, m)      correctness advantages; a group of zeros has no gradient
     g_dev      g_dev    like theta  list of tensors; None when no dev group has a gradient
     v, k       v, k     like theta  second moment and step count of the solver's AdamW: only read
     s_hat      s_hat    (Q,)        the generator's reward
-    own_share           (Q,)        share of g_q^2 in v': 1 without a history, small beside one
+    own_share           (Q,)        share of g_q^2 in v': 1 without a history, small with one
 
 Both are gradients of losses, so the signs cancel: s_hat > 0 says that a solver step on this
 question also lowers the dev loss. s_hat is not invariant to the scale of g_q, since v' holds g_q^2
@@ -38,7 +39,7 @@ from policy import mean_length, pass_loss
 def Gamma(g, v, k, beta2=0.999, eps=1e-8):
     """Gradient g, AdamW's second moment v and step count k -> g divided as AdamW would divide it.
 
-    All of one shape; v is not changed. First a step with a history, then the first one, a sign.
+    All of one shape; v is not changed. Below a step with a history, and AdamW's first, a sign.
     Training computes the same by scaled_Gamma, below: whoever changes one changes both.
 
     >>> Gamma(torch.tensor([2., -4.]), torch.tensor([4., 9.]), 6, beta2=0.9, eps=0.2)
@@ -51,12 +52,12 @@ def Gamma(g, v, k, beta2=0.999, eps=1e-8):
 
 
 def scaled_Gamma(g, v, k, beta2, eps, out=None):
-    """-> (scale Gamma, scale): Gamma with an operator less per element, for influence_scores.
+    """-> (scale Gamma, scale): Gamma with an operation less per element, for influence_scores.
 
         scale Gamma = g / ( sqrt( v + g^2 (1 - beta2) / beta2 ) + eps / scale )
         scale^2     = beta2 / (1 - beta2^t)
 
-    Written over `out`, never over v; any scale will do, so another direction goes with scale 1.
+    Written over `out`, never over v; the scale is divided out, so another direction may return 1.
     """
     scale = math.sqrt(beta2 / (1 - beta2 ** (k + 1)))
     root = torch.addcmul(v, g, g, value=(1 - beta2) / beta2, out=out).sqrt_()
@@ -90,7 +91,7 @@ def similarity(g_dev, g_q, moments, cfg):
 def second_moment(optimizer, p):
     """(v, k) of one parameter, or of this rank's slice of it.
 
-    Before AdamW's first step a zero that only looks like it, and takes no memory.
+    Before AdamW's first step a zero expanded to its shape, which takes no memory.
     """
     state, mine = optimizer.state.get(p), shard.local(p)
     if not state:
@@ -112,7 +113,7 @@ def borrowed_gradients(params):
 
 
 def gradient(solver, groups, A_sol, denominator, cfg, what="gradient"):
-    """(g, group) pairs, the (Q, m) advantages of all -> gradient of their loss, like theta.
+    """(q, group) pairs, the (Q, m) advantages of all -> gradient of their loss, like theta.
 
     One accumulation: unclipped, not preconditioned. Ranks divide the groups.
     """
@@ -248,7 +249,7 @@ def influence_scores(solver, answers, A_sol, g_dev, cfg):
     stream, sums = Streaming(scorer, g_dev, cfg), []
     try:
         with borrowed_gradients(scorer.params):
-            # Only speed: questions of one tree share a pass. Without it no score changes.
+            # Only speed: questions that fit one tree each share a pass. It changes no score.
             blocks = {}
             if not together:
                 blocks = block_sums(scorer, stream.pieces, mine, answers, loss_of, cfg)

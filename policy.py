@@ -65,11 +65,11 @@ def token_loss(logp, logp_old, logp_sampler, A, clip=0.2, dual_clip=3.0, tis_cap
 
 
 def pass_loss(policy, trees, A, denominator, cfg, logp_old=None):
-    """One pass over B trees -> (scalar loss: sum over their tokens of l w / denominator, number of
+    """One pass over trees -> (scalar loss: sum over their tokens of l w / denominator, number of
     tokens).
 
     A: (G, m). logp_old: {flat index: (tokens,)} of rollouts whose old log-probs are not the present
-    ones; None on the first pass, where rho = 1.
+    ones; None in the first mini-batch, where rho = 1.
     """
     device = policy.device
     logp = tree_logps(policy, trees, cfg.temperature, cfg)                          # (tokens,)
@@ -243,7 +243,7 @@ class Policy:
             shard.split(self.net, layers_of(self.model), self.device, self.bf16)
 
         self.params = [p for p in self.model.parameters() if p.requires_grad]
-        # fused: of slices torch would make an update each
+        # fused: else torch updates slices one by one
         self.optimizer = torch.optim.AdamW(
             self.params, lr=lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps,
             weight_decay=cfg.weight_decay, fused=True)
@@ -276,7 +276,7 @@ class Policy:
 
     def wake(self):
         """Every stage begins with this: where two roles take turns, the other leaves the device."""
-        # with what the stage before left: a sampler's cache has other sizes than a pass
+        # the last stage's cache, too: a pass has no use for blocks of its sizes
         release(self.device)
         if self.partner and not self.awake:
             self.partner.move("cpu", awake=False)
@@ -293,7 +293,7 @@ class Policy:
     def gathered(self, trains=False):
         """A plain copy of the model on this rank, all weights in one place.
 
-        In bf16 where that is computed in, else in fp32.
+        In bf16 where it computes so, else in fp32.
         """
         dtype = torch.bfloat16 if self.bf16 else torch.float32
         weights = [shard.whole(p.detach().to(dtype)) for p in self.model.parameters()]

@@ -38,8 +38,8 @@ import numpy as np
 
 
 # To try a reward of your own: a function here, and its line in REWARDS below. --reward NAME, --help
-# and the error messages follow. Each gets (p, questions, given, seed_words) and returns (Q,); *_ is
-# what a function does not look at.
+# and the error messages follow. Each gets p (Q,), the Q data.Questions, the answers given and seed
+# words, and returns (Q,); *_ is what a function does not look at.
 
 def spice(p, *_):
     """(Q,) -> (Q,): a bell over the variance of a yes-or-no answer, 1 where half are right.
@@ -88,7 +88,7 @@ def nothing(p, *_):
     return p * 0
 
 
-REWARDS = {             # what a valid question earns, what an invalid draft does
+REWARDS = {             # name: (what a valid question earns, what an invalid draft earns)
     "influence":    (None, 0.0),                # s_hat
     "spice":        (spice, -0.1),
     "rzero":        (rzero, 0.0),
@@ -186,7 +186,7 @@ def scores(name, questions, given, r, seed_words):
         known = ", ".join(name for name, (function, _) in REWARDS.items() if function)
         raise ValueError(f"reward {name!r} is unknown; expected one of {known}")
     p = r.nanmean(dim=1)                                                # (Q,)
-    # a majority and chance need no r
+    # 0 where no answer could be checked, also of those that look at no r
     return reward(p, questions, given, seed_words).masked_fill(p.isnan(), 0.0)  # (Q,)
 
 

@@ -8,7 +8,7 @@ them.
     code      symbol   shape       meaning
                                    M dev questions, D documents, n drafts of each, Q valid
                                    questions, m answers to each
-    r, A      r, A     (Q, m)      is the answer right; its advantage over others to the question
+    r, A      r, A     (Q, m)      is the answer right; its advantage over the question's others
     g_dev     g_dev    like theta  gradient of the loss on the dev answers
     s_hat     s_hat    (Q,)        influence of a question
     score              (Q,)        what it earns: s_hat, or other rewards of rewards.py
@@ -216,7 +216,7 @@ def truth_of(cfg):
 def load_models(cfg, log):
     """-> solver, generator: two full copies of the anchor, each with its own AdamW."""
     if cfg.sampler not in ("auto", "plain"):
-        # a guest says before anything is written if it is not there
+        # an optional sampler that is missing says so before anything is written
         importlib.import_module(f"engine.{cfg.sampler}_sampler").require(cfg)
     room.refuse(cfg)
     solver = Policy("solver", cfg.model, cfg.solver_lr, cfg)
@@ -287,7 +287,7 @@ def load_data(cfg, solver, generator, log):
     study = extensions.study_of(cfg, documents, dev, questions_of, prompt_length, log.say)
     log.overlap = Overlap({"dev": study.all_dev(), "test": test})
     log.say(summary.asked_twice(test, study.all_asked(), cfg.test))
-    # the last to choose: what trains is the same with and without it
+    # the last to choose, so that it changes nothing that trains
     valid = questions_of("valid", known=study.all_asked() + test, of_others="asked elsewhere")
     return study, {"test": test, "valid": valid}
 
@@ -312,7 +312,7 @@ def resume(cfg, solver, generator, study, log):
     if folder.endswith(".previous") and ranks.is_main():
         checkpoint.drop_newest(cfg.run)
     average = checkpoint.load(folder, state, {"solver": solver, "generator": generator})
-    # of another dev set the numbers of the questions in use say nothing
+    # the questions in use are remembered by number, which say nothing of another dev set
     known = not {"dev", "dev_pool"} & set(log.accepted)
     study.load(state["study"] if known else None, average)
     if state["iteration"] >= cfg.iterations:

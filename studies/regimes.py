@@ -1,4 +1,4 @@
-"""Where does the method stop helping? One knob of the small world at a time.
+"""Where does the method stop helping? One knob of the embedded world at a time.
 
     python -m studies.regimes dev       one knob of KNOBS, below
     python -m studies.regimes           all of them, the cheapest first; hours, in many sittings
