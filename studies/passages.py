@@ -272,13 +272,13 @@ def standings(args, records):
 
 COLUMNS = {"test": "test, exact", "test-bare": "without passages", "fits": "letter fits option",
            "option": "right option", "option, bare": "right option without passages",
-           "read": "that difference"}
+           "read": "with less without passages"}
 
 
 def table(found):
     """-> Markdown, points: an arm a row."""
-    titles = ["arm", "seeds", *COLUMNS.values(), "test, sampled", "test, less fixed",
-              "seeds that would decide", "valid drafts", "solved"]
+    titles = ["arm", "seeds", *COLUMNS.values(), "test, one answer", "test, less fixed",
+              "seeds for 80 % power", "valid drafts", "solved"]
     text = [f"| {' | '.join(titles)} |", "|---|" + "--:|" * (len(titles) - 1)]
     for arm, x in found.items():
         against = x.get("against fixed")
@@ -308,9 +308,10 @@ def anchors(records):
 
 def known(x):
     mean, error = mean_and_error(np.array(x["exact"]))
+    low, high = interval(mean, error)
     option, fits, mass = [100 * np.mean(x[kind]) for kind in ("option", "fits", "mass")]
-    return (f"{100 * mean:.1f} ± {196 * error:.1f} (right option {option:.1f}, letter fits "
-            f"{fits:.1f}, of all answers counted {mass:.1f})")
+    return (f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}] (right option {option:.1f}, "
+            f"letter fits {fits:.1f}, of all answers counted {mass:.1f})")
 
 
 def summarise(args, records):
@@ -324,7 +325,8 @@ def summarise(args, records):
     commits = "; ".join(f"{commit} ({', '.join(keys)})" for commit, keys in by_commit.items())
     text = (f"Gain over the anchor after {args.iterations} iterations, points: mean [95 % interval "
             f"over the test questions], seeds averaged first; the first column has each seed's. "
-            f"Valid: all iterations; solved: the last five.\n\n"
+            f"One answer: the trainer's own test before and after, one sampled answer to each "
+            f"question, top_p .8, no gain. Valid: all iterations; solved: the last five.\n\n"
             f"{table(found)}\n\n{anchors(records)}\n\n{len(runs)} runs, "
             f"{sum(x['hours'] for x in runs):.1f} hours of one core without exams, commits "
             f"{commits}, {max(x['date'] for x in runs)}, "

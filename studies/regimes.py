@@ -266,8 +266,9 @@ def summarise(chosen, rates, args, records):
 
     runs = [record for key, record in records.runs.items() if key in shown]
     small = (f"Test accuracy after {args.iterations} iterations, percent: mean [95 % interval over "
-             f"{args.seeds} seeds]; keys: right ones in the last five iterations; moved: distance "
-             f"of the generator from where it began.\n{len(runs)} runs, "
+             f"{args.seeds} seeds]; keys: % right in the last five iterations; moved: distance "
+             f"of the generator's weights from where they began. Equal cells are the same runs.\n"
+             f"{len(runs)} runs, "
              f"{sum(x['hours'] for x in runs):.1f} hours of one core, commit "
              f"{'; '.join(sorted({x['commit'] for x in runs}))}, {max(x['date'] for x in runs)}, "
              f"{', '.join(sorted({x['cpu'] for x in runs}))}.")

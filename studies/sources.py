@@ -49,6 +49,8 @@ from studies import reality
 from studies.records import cpu, fill_page, read_json, write_json
 
 GENERATED = "generated"
+# of a step's change: positive is better
+GAINS = {"loss": "fall of the dev loss", "accuracy": "rise of the dev accuracy"}
 STEPS = ("trainer", "gamma")
 AT_ONCE = 16            # questions asked together
 MOST_ITERATIONS = 20    # of drafts, until enough are mixed
@@ -273,13 +275,13 @@ def tables(found):
                          "run it again, it goes on")
     taken = records[0]["real"]
     accuracy = found["before"].get("accuracy")
-    text = [f"{len(records)} questions on {found['run']} after iteration {found['iteration']}, "
+    text = [f"{len(records)} questions, run {found['run']} after iteration {found['iteration']}, "
             f"{found['dev_questions']} dev questions; {found['cpu']}, commit "
             f"{found['commit']}."
             + (f" Expected dev accuracy before: {accuracy:.3f}." if accuracy else "")]
     for step, changes in taken.items():
         for goal in reality.goals(changes):
-            text += ["", f"Step {step}, change of the dev {goal}:", ""]
+            text += ["", f"Step {step}, {GAINS[goal]}:", ""]
             text += table(groups_of(records), step, goal)
     return "\n".join(text + [""] + by_key(records))
 
@@ -290,7 +292,7 @@ def table(groups, step, goal):
     columns = {name: correlations(some, step, goal) for name, some in groups.items()}
     pooled = columns.pop("all")
     head = [f"{name} ({len(groups[name])})" for name in columns]
-    lines = [f"| prediction | Spearman, all ({len(groups['all'])}) | the method's less it | "
+    lines = [f"| prediction | Spearman, all ({len(groups['all'])}) | the method minus this | "
              + " | ".join(head) + " |", "|---|" + "--:|" * (2 + len(columns))]
     for name, both in pooled.items():
         lead = "-" if name == reality.METHOD else with_interval(both["lead"], "+")
@@ -320,8 +322,8 @@ def by_key(records):
     columns = []
     for step, changes in taken.items():
         columns += [(step, goal) for goal in reality.goals(changes)]
-    head = " | ".join(f"{step}, {goal}" for step, goal in columns)
-    lines = [f"| key | questions | the method's score | {head} |",
+    head = " | ".join(f"{step}, {GAINS[goal]}" for step, goal in columns)
+    lines = [f"| key (± two standard errors) | questions | the method's score | {head} |",
              "|---|" + "--:|" * (2 + len(columns))]
     for title, right in (("right", True), ("wrong", False), ("the generator's", None)):
         some = [x for x in records if x["right"] is right]
