@@ -61,10 +61,16 @@ class Config:
         "Qwen3-8B-Base; none: the preset's", "theta_0", "Qwen3-4B-Base, Qwen3-8B-Base")
     generator_model: str | None = f(
         None, "another anchor for the generator; none: the same as model", "phi_0", "the same")
-    preset: str = f("toy", "the values a run starts from; unless given, follows from model")
+    preset: str = f(
+        "toy", "values a run starts from; none given: toy without --model, that of its run for a "
+        "RUN/solver, a paper's for a short name, else small")
     # --output_dir on the command line, or --run
-    run: str | None = f(None, "folder to write; none: runs/PRESET-REWARD-seedSEED")
-    resume: str | None = f(None, "go on with the run in this folder")
+    run: str | None = f(
+        None, "folder to write; none: runs/PRESET-REWARD-seedSEED, with -2, -3, ... where it is "
+        "taken")
+    resume: str | None = f(
+        None, "go on with the run in this folder; beside it only a few fields, --iterations (in "
+        "all) among them")
     accept_changed_data: bool = f(
         False, "beside resume: go on though documents, questions, prompts or the anchor are not "
         "those the run began with; the log says so")
@@ -73,8 +79,10 @@ class Config:
     dev_every: int = f(
         1, "iterations between answers to the dev questions; where the reward or --train_on dev "
         "needs them, every one")
-    eval_every: int = f(5, "iterations between evaluations on the test questions")
-    valid_every: int = f(5, "iterations between answers to the validation questions", "", 5)
+    eval_every: int = f(
+        5, "iterations between evaluations on the test questions; also after the last")
+    valid_every: int = f(
+        5, "iterations between answers to the validation questions; also after the last", "", 5)
     checkpoint_every: int = f(1, "iterations between checkpoints; the newest is kept")
     save_every: int = f(
         0, "iterations between models kept in RUN/at-ITERATION, the anchor (0) among them, for "
@@ -99,9 +107,12 @@ class Config:
     valid: str | None = f(
         None, "validation questions: watched while training, with its sampling; nothing trains on "
         "them or chooses by them; none: the preset's, or no validation", "", "a mix of 2,000")
-    max_chunk_tokens: int = f(256, "longest piece that a folder's files are cut into")
+    max_chunk_tokens: int = f(
+        256, "longest piece, in tokens, that text files are cut into; items of JSON, CSV and the "
+        "like stay whole")
     show_data: bool = f(
-        False, "print what the files hold, with three examples of each, and end; needs no model")
+        False, "print what the files hold, with three examples of each, and end; needs no model, "
+        "so pieces are cut in words; without --model or --preset what is not named is toy's")
 
     # ---------------------------------------------------------------- one iteration
     docs_per_step: int = f(12, "documents read in an iteration", "D", 128)
@@ -140,7 +151,8 @@ class Config:
     grad_clip: float = f(
         1.0, "largest gradient norm of an update; g_dev and g_q are never clipped", "", 1.0)
     minibatch_rows: int = f(
-        96, "nominal rows of an optimizer step; a short last one is divided by it too", "B", 256)
+        96, "nominal rows of an optimizer step, a multiple of both sizes of a group; a short last "
+        "one is divided by it too", "B", 256)
     clip: float = f(0.2, "the ratio rho is clipped to 1 - c .. 1 + c", "c", 0.2)
     dual_clip: float = f(3.0, "where A < 0 the loss is at most this times -A", "", 3.0)
     tis_cap: float = f(2.0, "cap of the truncated importance weight", "w", 2.0)
@@ -149,14 +161,14 @@ class Config:
     # in training, both roles; then in evaluations
     temperature: float = f(
         0.7, "sampling temperature; log-probs in the loss are taken at it too", "", 0.7)
-    top_p: float = f(1.0, "nucleus kept; the loss assumes 1", "", 1)
+    top_p: float = f(1.0, "share of probability sampled from; the loss assumes 1", "", 1)
     top_k: int = f(0, "most likely tokens kept; 0: all", "", 0)
     max_prompt_tokens: int = f(512, "longer prompts are skipped and counted", "", 4096)
     max_response_tokens: int = f(128, "responses are cut here", "", 8192)
     eval_samples: int = f(
         1, "answers per test or validation question", "N", "1 to 32, by benchmark")
     eval_temperature: float = f(0.7, "sampling temperature of evaluations", "", 0.7)
-    eval_top_p: float = f(0.8, "nucleus kept in evaluations", "", 0.8)
+    eval_top_p: float = f(0.8, "share of probability sampled from in evaluations", "", 0.8)
     eval_top_k: int = f(20, "most likely tokens kept in evaluations; 0: all", "", 20)
 
     # ---------------------------------------------------------------- machine
@@ -191,9 +203,10 @@ class Config:
         True, "on CUDA, the role that is not at work waits in host memory with its AdamW")
     plan: bool = f(
         False, "print what the run would need and how long it would take, from the model's config "
-        "alone, and end (tools.plan)")
-    gpus: int = f(8, "of that plan", "", 8)
-    gpu_gb: float = f(80.0, "memory of each, of that plan", "", 80)
+        "alone, and end (tools.plan); for --gpus of --gpu_gb, or this machine where torch sees no "
+        "GPU and neither is given")
+    gpus: int = f(8, "for --plan: how many GPUs", "", 8)
+    gpu_gb: float = f(80.0, "for --plan: memory of each GPU, in GB", "", 80)
 
     # ---------------------------------------------------------------- extensions
     # what the authors studied beside the method, explained in extensions.py; all off by default
@@ -213,15 +226,16 @@ class Config:
         0, "dev questions of a bundle in place of a document; the generator is shown all but one; "
         "0: documents", "", "off (4 when on)")
     rlvr: str | None = f(
-        None, "verifiable problems that join the solver's batch (hybrid RLVR), a question file")
-    rlvr_per_step: int = f(0, "how many of them in an iteration")
+        None, "verifiable problems that join the solver's batch (hybrid RLVR), a question file; "
+        "needs --rlvr_per_step")
+    rlvr_per_step: int = f(0, "with --rlvr: problems of its file in an iteration")
     rlvr_documents: str | None = f(
         None, "the other way: problems that the generator reads, with their answers, as documents "
         "beside the others, a question file", "", "off (1,039 problems when on)")
     rlvr_chunks: int = f(
-        0, "how many such documents, going round the problems; 0: each once", "",
-        "off (10,000 when on)")
-    rlvr_per_chunk: int = f(1, "problems in each of them", "", "1")
+        0, "with --rlvr_documents: how many such documents, going round the problems; 0: each "
+        "once", "", "off (10,000 when on)")
+    rlvr_per_chunk: int = f(1, "with --rlvr_documents: problems in each of them", "", "1")
     unboxed_penalty: float = f(
         0.0, "taken from an answer that ends with the tokenizer's EOS and has no box, in the "
         "solver's update alone; 0: off", "", "off (0.5 with RLVR)")
@@ -237,7 +251,8 @@ class Config:
         0.0, "share of the documents, those with the widest scores, whose questions keep their "
         "influence; the others' earn 0; 0: off", "gamma", "off (0.2 when on)")
     gate_tau: float | None = f(
-        None, "instead: the standard deviation that a document's scores must exceed", "tau", "off")
+        None, "instead of gate_share: the standard deviation that a document's scores must exceed",
+        "tau", "off")
     gate_tau_max: float | None = f(
         None, "for gate_share: the highest tau that it may come to", "tau_max", "off")
     solver_keep: str = f(

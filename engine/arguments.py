@@ -1,8 +1,8 @@
 """The command lines of evaluate.py, warmup.py, the studies and the tools: one rule for them.
 
     parser = Parser(prog, about)     as argparse; what is wrong is one line and exit code 2
-    parser.parse_args(words)         numbers are within BOUNDS, and what --json, --figure and
-                                     --figures name can be written
+    parser.parse_args(words)         --a-b is --a_b; numbers are within BOUNDS, and what --json,
+                                     --figure and --figures name can be written
 
 Nobody means a number outside of BOUNDS: a thread count that ends in a crash of torch, a million
 answers to each question, a temperature that is no number. Needs no torch.
@@ -10,6 +10,8 @@ answers to each question, a temperature that is no number. Needs no torch.
 import argparse
 import math
 import os
+import re
+import sys
 
 from data import InputError
 from engine.outputs import file_to_write, folder_to_write
@@ -30,7 +32,7 @@ BOUNDS = {
     "questions_per_doc": (1, 100_000),
     "max_prompt_tokens": (1, 10 * MANY),
     "max_response_tokens": (1, 10 * MANY),
-    "rows_at_once": (1, MANY),
+    "rows_at_once": (0, MANY),
     "batch": (1, MANY),
     "iterations": (1, MANY),
     "questions": (1, MANY),
@@ -49,6 +51,11 @@ BOUNDS = {
 FIGURES = (".png", ".svg", ".pdf")
 
 
+def underscored(word):
+    """--docs-per-step=3 -> --docs_per_step=3; values are left alone."""
+    return re.sub(r"^--[^=]+", lambda flag: "--" + flag[0][2:].replace("-", "_"), word)
+
+
 class OneLine(argparse.ArgumentParser):
 
     def error(self, message):
@@ -65,7 +72,8 @@ class Parser(OneLine):
                          formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def parse_args(self, words=None):
-        args = super().parse_args(words)
+        words = sys.argv[1:] if words is None else words
+        args = super().parse_args([underscored(str(word)) for word in words])
         check(args, self.bounds)
         return args
 

@@ -176,7 +176,8 @@ def chat_ids(tokenizer, prompt):
     first, *rest = chat_text(tokenizer, turns).split(HIDDEN)
     # a template that writes a message twice, or only in part
     if len(rest) != len(found):
-        raise InputError("the chat template does not write each message once, and one of them "
+        raise InputError(f"model {tokenizer.name_or_path}: its chat template does not write each "
+                         "message once, and one of them "
                          f"holds the name of a control token, {found[0]!r}")
     ids = tokenizer(first, add_special_tokens=special).input_ids
     return ids + behind(tokenizer, found, rest)

@@ -39,12 +39,13 @@ def read_arguments(argv, about=None):
     add("--model", required=True, help="model folder, hub id or short name to start from")
     add("--demos", required=True,
         help="JSON or JSONL of {content, question_text, choices, ground_truth}")
-    add("--out", required=True, help="folder to write")
+    add("--out", required=True, help="folder to write; files of the same names are replaced")
     add("--epochs", type=float, default=1.0, help="how often each is shown (default 1)")
     add("--batch", type=int, default=4, help="demonstrations per step (default 4)")
-    add("--lr", type=float, default=1e-4, help="peak learning rate (default 1e-4)")
+    add("--lr", type=float, default=1e-4,
+        help="its peak, after the first twentieth of the steps; then a cosine to 0 (default 1e-4)")
     add("--prompts", choices=CHOICES["prompts"], default="plain",
-        help="those that the run will use: plain, or hard as in the paper's presets")
+        help="those of the run: plain, or hard as in the paper's presets (default plain)")
     add("--key_first", action="store_true",
         help="the JSON's key stands before its options, so that it is known when they are written")
     add("--drills", action="store_true",

@@ -22,7 +22,7 @@ def say(error, cfg):
         return 2
     if isinstance(error, KeyboardInterrupt):
         if ranks.is_main():
-            print(f"\nstopped. {go_on(cfg, 'python')}", file=sys.stderr)
+            print(f"\nstopped. {go_on(cfg)}", file=sys.stderr)
         return 130
     memory = room.out_of_memory(error, cfg)
     if memory:
@@ -33,19 +33,20 @@ def say(error, cfg):
         return 2
     line = line_of(error)
     if line:
-        ranks.refuse(f"{line}. {go_on(cfg, 'python')}")
+        ranks.refuse(f"{line}. {go_on(cfg)}")
         return 2
     # another rank's death shows as an error of any kind
     dead = ranks.silent()
     if dead:
-        ranks.say_dead(dead, go_on(cfg, "torchrun ..."))
+        ranks.say_dead(dead, go_on(cfg))
         # a clean exit would wait for the dead
         os._exit(1)
     return 143 if isinstance(error, ranks.Terminated) else None
 
 
-def go_on(cfg, how):
+def go_on(cfg):
     """What to type next."""
+    how = "torchrun ..." if ranks.world() > 1 else "python"
     run = getattr(cfg, "run", None)
     if not run or not os.path.exists(os.path.join(run, "config.json")):
         return "Nothing was begun; start again with the same command"

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from config import CHANGEABLE, CHOICES, FILES, SECTIONS, SETTINGS, Config
-from engine.arguments import MOST_SEED, MOST_THREADS, OneLine
+from engine.arguments import MOST_SEED, MOST_THREADS, OneLine, underscored
 from engine.outputs import folder_to_write
 from engine.presets import PRESETS, SHORT_NAMES, TOY, TOY_FREE, TOY_HARD
 from engine.speech import complain, take_all_letters
@@ -47,7 +47,7 @@ def from_command_line():
         # a plan may be made where the data is not
         if not cfg.plan:
             files_exist(cfg)
-            folder_to_write("--run", cfg.run)
+            folder_to_write("--output_dir", cfg.run)
         if cfg.show_data:
             # only here: a run reads its files with the model at hand
             from engine.summary import show
@@ -83,7 +83,7 @@ def reads_documents(cfg):
 def read_flags(argv=None):
     """Command line -> {field: text} of the fields it names; prints all and exits on --help."""
     words = sys.argv[1:] if argv is None else [str(word) for word in argv]
-    flags, rest = make_parser().parse_known_args([underscored(word) for word in words])
+    flags, rest = make_parser().parse_known_args(list(map(underscored, words)))
     for word in rest[:1]:
         if not word.startswith("--"):
             raise InputError(f"unexpected {word!r}; fields are set with --field value")
@@ -97,16 +97,13 @@ def read_flags(argv=None):
     return flags
 
 
-def underscored(word):
-    """--docs-per-step=3 -> --docs_per_step=3; values are left alone."""
-    return re.sub(r"^--[^=]+", lambda flag: "--" + flag[0][2:].replace("-", "_"), word)
-
-
 def make_parser():
     parser = OneLine(
         usage="%(prog)s [--field value ...]", allow_abbrev=False, formatter_class=formatter,
-        description="Every field, with its symbol, the default of the toy preset and the paper's "
-                    "value.")
+        description="Every field, with its symbol, its default and the paper's value. With --model "
+                    "PATH the preset small has other defaults, with a short name a paper's; "
+                    "without --model it is toy, whose files stand in for all that are not named "
+                    "(engine/presets.py).")
     group = parser.add_argument_group("what matters first")
     for name, what in FIRST.items():
         add(group, name, what)
@@ -279,7 +276,8 @@ def resumed(given):
                          "but it has no config.json")
     if not os.path.getsize(path):
         raise InputError(f"resume = {folder!r}: its config.json is empty, so this run was stopped "
-                         f"before it began and nothing is lost; start it again with --run {folder}")
+                         f"before it began and nothing is lost; start it again with "
+                         f"--output_dir {folder}")
     # what was accepted at an earlier resume is not accepted for ever
     cfg = replace(load(path), accept_changed_data=False)
     return check(replace(cfg, **given, run=folder, given=tuple(given)))
@@ -473,7 +471,7 @@ def check_ranges(cfg):
         need(cfg, name, getattr(cfg, name) > 0, "a number above 0")
     for name in TEMPERATURES:
         need(cfg, name, COLDEST <= getattr(cfg, name) <= 1000,
-             f"a number above 0, of {COLDEST} to 1000")
+             f"a number of {COLDEST} to 1000; only evaluate.py takes 0, greedy")
     for name in (*AT_LEAST_1, *AT_LEAST_0):
         most = MOST.get(name, MOST_OF_ANYTHING)
         need(cfg, name, getattr(cfg, name) <= most, f"at most {most:,}")
@@ -504,25 +502,26 @@ def check_training(cfg):
     need(cfg, "seed_questions", drafts or not cfg.seed_questions,
          f"0 {beside}, where nothing is drafted")
     need(cfg, "open_book", not cfg.open_book or reads_documents(cfg),
-         "documents to open (no train_on, no seed_questions)")
+         "false, or documents to open: train_on generated and seed_questions 0")
     need(cfg, "seed_questions", cfg.seed_questions != 1,
          "0, or at least 2: one of a bundle is never shown")
     check_gate(cfg)
     need(cfg, "rlvr_documents", not cfg.rlvr_documents or reads_documents(cfg),
-         "none where no document is read (train_on, seed_questions)")
+         "none unless train_on is generated and seed_questions 0")
     need(cfg, "rlvr_documents", not (cfg.rlvr_documents and cfg.open_book),
          "none beside open_book, where the solver would read the answers")
     for name, plain in (("rlvr_chunks", 0), ("rlvr_per_chunk", 1)):
         need(cfg, name, cfg.rlvr_documents or getattr(cfg, name) == plain,
              f"{plain} without rlvr_documents")
 
-    partners = {"questions": ("train_on", cfg.train_on == "file"),
-                "rlvr": ("rlvr_per_step", cfg.rlvr_per_step > 0),
-                "dev_pool": ("dev_refresh", cfg.dev_refresh > 0)}
-    for name, (partner, wanted) in partners.items():
-        expected = "a file" if wanted else "none"
-        need(cfg, name, bool(getattr(cfg, name)) == wanted,
-             f"{expected} beside {partner} = {getattr(cfg, partner)!r}")
+    partners = {"questions": ("train_on", cfg.train_on == "file", "file"),
+                "rlvr": ("rlvr_per_step", cfg.rlvr_per_step > 0, "above 0"),
+                "dev_pool": ("dev_refresh", cfg.dev_refresh > 0, "above 0")}
+    for name, (partner, wanted, value) in partners.items():
+        beside = f"{partner} = {getattr(cfg, partner)!r}"
+        expected = f"a file beside {beside}" if wanted else (
+            f"none beside {beside}; it goes with --{partner} {value}")
+        need(cfg, name, bool(getattr(cfg, name)) == wanted, expected)
 
 
 def check_gate(cfg):

@@ -70,7 +70,7 @@ class Prefix:
             f"is another in its first {size} bytes than that")
         raise InputError(f"{path}: {found} that its checkpoint remembers, so the run cannot go on "
                          "without losing lines; put the file back, or start again with another "
-                         "--run")
+                         "--output_dir")
 
     def add(self, some):
         self.size += len(some)
@@ -139,7 +139,7 @@ class Log:
         run_folder.LOCK.hold(self.cfg.run)
         if not self.cfg.resume and ranks.from_main(run_folder.taken(self.cfg.run)):
             raise InputError(f"{self.cfg.run}: another run has just begun there; give this one a "
-                             "folder of its own by --run")
+                             "folder of its own by --output_dir")
         folder, state, self.accepted = run_folder.find(self.cfg, self.inputs, self.check_logs)
         self.untold = self.accepted
         self.cfg = run_folder.named(replace(self.cfg, dtype=dtype), self.inputs, state)
@@ -165,7 +165,8 @@ class Log:
         lines = self.logs[self.metrics_path].lines
         if self.main and lines != state["iteration"]:
             raise InputError(f"{self.metrics_path}: {lines} iterations up to a checkpoint that is "
-                             f"of iteration {state['iteration']}; start again with another --run")
+                             f"of iteration {state['iteration']}; start again with another "
+                             "--output_dir")
 
     def say(self, text):
         """A line on the terminal; None says nothing. What a document holds moves no cursor."""
@@ -350,8 +351,11 @@ def last_words(cfg, last, anchor):
         yield f"best by validation: {best_words(cfg, x)}"
     yield f"written:     {run}/ with solver/, generator/ (from_pretrained) and its logs"
     yield f"see it:      python report.py {run}"
-    other = "influence" if cfg.reward == "fixed" else "fixed"
-    yield f"compare:     the same command with --reward {other}; report.py takes both runs"
+    if cfg.train_on == "generated":
+        other = "influence" if cfg.reward == "fixed" else "fixed"
+        place = " and another --output_dir" if "run" in cfg.given else ""
+        yield (f"compare:     the same command with --reward {other}{place}; report.py takes both "
+               "runs")
     yield f"go on:       python train.py --resume {run} --iterations {cfg.iterations * 2}"
 
 
@@ -380,8 +384,8 @@ def warnings(x, cfg):
     nothing = ", so nothing was trained" if still and x["solver_grad_norm"] is None else ""
     if x["valid_share"] == 0:
         yield (f"no draft was a valid question{nothing}; look at `text` in questions.jsonl. A "
-               "small model needs warmup.py first; drafts cut at max_response_tokens need more of "
-               "them.")
+               "small model needs warmup.py first; where drafts are cut, raise "
+               "--max_response_tokens.")
     elif x["valid_share"] < 0.1:
         yield (f"almost no draft was valid ({x['valid_share']:.0%}; reasons "
                f"{x['invalid_reasons']}); a small model needs warmup.py first.")

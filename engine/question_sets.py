@@ -192,7 +192,7 @@ def read_arguments(argv, about=None):
     add("models", nargs="+", metavar="MODEL",
         help="model folder, hub id or short name; compared with the first")
     add("--questions", nargs="+", default=[], metavar="FILE",
-        help="files of your own")
+        help="question files: JSON, JSONL, CSV, TSV, Parquet, hf://... (docs/own-data.md)")
     add("--benchmarks", nargs="+", default=[], metavar="NAME",
         help="NAME or NAME=FILE of the authors' benchmarks, or all: " + ", ".join(BENCHMARKS))
     add("--benchmark_files", metavar="DIR",
@@ -221,7 +221,8 @@ def read_arguments(argv, about=None):
     add("--seed", type=int, default=0,
         help="of the sampling, and of the order of GPQA's options (default 0)")
     add("--temperature", type=float, default=0.7, help="0: greedy (default 0.7)")
-    add("--top_p", type=float, default=0.8, help="(default 0.8)")
+    add("--top_p", type=float, default=0.8,
+        help="share of probability sampled from, above 0 to 1 (default 0.8)")
     add("--top_k", type=int, default=20, help="0: all tokens (default 20)")
     add("--prompts", choices=CHOICES["prompts"], default="plain",
         help="what is asked: plain, or hard as in the paper's presets (default plain)")
@@ -230,21 +231,21 @@ def read_arguments(argv, about=None):
     add("--max_prompt_tokens", type=int, default=4096,
         help="longer questions are left out and counted (default 4096)")
     add("--rows_at_once", type=int, default=256,
-        help="answers sampled side by side (default 256)")
+        help="most answers sampled side by side; 0: as many as fit (default 256)")
     add("--threads", type=int, default=0, help="CPU threads (0: torch's default)")
     return check(parser.parse_args(argv))
 
 
 def check(args):
     """Arguments -> the same; InputError for the first that is out of range."""
-    too_cold = args.temperature != 0 and args.temperature < flags.COLDEST
-    if too_cold or args.temperature > 1000 or not 0 < args.top_p <= 1 or args.top_k < 0:
-        raise InputError(f"--temperature {args.temperature} --top_p {args.top_p} --top_k "
-                         f"{args.top_k}: expected a temperature of 0 or more (0, or "
-                         f"{flags.COLDEST} to 1000), a top_p above 0 and up to 1, a top_k of 0 or "
-                         "more")
-    if len(set(args.models)) < len(args.models):
-        raise InputError("a model is named twice, expected each once")
+    if args.temperature != 0 and not flags.COLDEST <= args.temperature <= 1000:
+        raise InputError(f"--temperature {args.temperature}: expected 0, or a number of "
+                         f"{flags.COLDEST} to 1000")
+    if not 0 < args.top_p <= 1:
+        raise InputError(f"--top_p {args.top_p}: expected a number above 0 and up to 1")
+    for model in args.models:
+        if args.models.count(model) > 1:
+            raise InputError(f"{model}: named twice, expected each model once")
     checkers.refuse_unknown(args.checker)
     with_judge = any("judge" in checkers.parts_of(name) for name in args.checker)
     if with_judge != bool(args.judge):

@@ -247,8 +247,8 @@ def halve_until(fits, text):
     if fits(text):
         return [text]
     if len(text) == 1:
-        raise InputError("the headings alone reach max_tokens, no text fits beside them; "
-                         "raise max_tokens or shorten the headings")
+        raise InputError("the headings alone reach max_chunk_tokens, no text fits beside them; "
+                         "raise --max_chunk_tokens or shorten the headings")
     cut = min(places_to_cut(text), key=lambda place: abs(2 * place - len(text)))
     return halve_until(fits, text[:cut].strip()) + halve_until(fits, text[cut:].strip())
 

@@ -238,7 +238,7 @@ def refuse_memory(P, cfg, shape, P_gen):
     for tokens, rows in smaller(cfg, rows_of(cfg, shape)):
         less = replace(cfg, tokens_at_once=tokens, rows_at_once=rows)
         if CERTAIN * needs(P, less, shape, P_gen)[0] <= free:
-            advice = f"--tokens_at_once {tokens} --rows_at_once {rows} would fit"
+            advice = f"--tokens_at_once {tokens} --rows_at_once {rows} may fit"
             break
     raise InputError(f"model {cfg.model}: the run needs up to {gb(memory)} of memory, "
                      f"{gb(free)} are free; {advice}")
@@ -258,7 +258,7 @@ def refuse_gpu(P, cfg, shape, P_gen, R, total, free, local):
         for tokens, _ in smaller(cfg, rows_of(cfg, shape)):
             less = replace(cfg, tokens_at_once=tokens, grad_checkpoint=True)
             if on_a_gpu(P, less, shape, P_gen, R)[0] <= total:
-                advice = f"--tokens_at_once {tokens} --grad_checkpoint true would fit"
+                advice = f"--tokens_at_once {tokens} --grad_checkpoint true may fit"
                 break
         raise InputError(f"model {cfg.model}: the run needs at least {gb(least)} on each of {R} "
                          f"GPUs, which have {gb(total)}; {advice}")
@@ -281,7 +281,8 @@ def out_of_memory(error, cfg):
     """What ended a run -> one line that says what to change, if it was memory; else None."""
     if not is_out_of_memory(error):
         return None
-    rows = cfg.rows_at_once or ROWS
+    sizes = sizes_of(cfg) if device_of(cfg).type == "cpu" else None
+    rows = cfg.rows_at_once or (rows_of(cfg, sizes[2]) if sizes else ROWS)
     tokens, rows = next(smaller(cfg, rows), (cfg.tokens_at_once, rows))
     less = f"--tokens_at_once {tokens} --rows_at_once {rows}"
     if device_of(cfg).type == "cuda" and not cfg.grad_checkpoint:
@@ -290,8 +291,10 @@ def out_of_memory(error, cfg):
     who = f"rank {ranks.rank()} of {ranks.world()} " if several else ""
     launcher = "torchrun ... train.py" if several else "python train.py"
     why = " ".join(str(error).split())[:160]
-    return (f"{who}ran out of memory, so the run has ended ({why}); go on from the newest "
-            f"checkpoint with: {launcher} --resume {cfg.run} {less}")
+    begun = cfg.run and os.path.exists(os.path.join(cfg.run, "config.json"))
+    how = (f"go on from the newest checkpoint with: {launcher} --resume {cfg.run} {less}" if begun
+           else f"start again with the same command and {less}")
+    return f"{who}ran out of memory, so the run has ended ({why}); {how}"
 
 
 def refuse_disk(P, cfg, shape, P_gen):

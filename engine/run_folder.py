@@ -58,8 +58,8 @@ def own_folder(cfg):
     if not taken(cfg.run):
         return cfg
     if "run" in cfg.given:
-        raise InputError(f"--run {cfg.run}: holds a run already; give another folder, or go on "
-                         f"with it by --resume {cfg.run}")
+        raise InputError(f"--output_dir {cfg.run}: holds a run already; give another folder, or go "
+                         f"on with it by --resume {cfg.run}")
     free = (f"{cfg.run}-{i}" for i in itertools.count(2) if not taken(f"{cfg.run}-{i}"))
     return replace(cfg, run=next(free))
 
@@ -113,7 +113,7 @@ class Lock:
                 holder = found.get("holder", "another process")
                 self.release()
                 raise InputError(f"{run}: {holder} is at work in this folder; wait until it has "
-                                 "ended, or give another one by --run")
+                                 "ended, or give another one by --output_dir")
             time.sleep(0.2)
         fcntl.lockf(self.file, fcntl.LOCK_UN, 0, 1)
 
@@ -236,7 +236,7 @@ def refuse_if_lost(cfg):
     """InputError where there must have been a checkpoint: the logs would be emptied."""
     if checkpoint.exists(cfg.run):
         raise InputError(f"{cfg.run}: no whole checkpoint is left, so the run cannot go on; its "
-                         "logs are untouched. Start again with another --run")
+                         "logs are untouched. Start again with another --output_dir")
     lines = 0
     path = os.path.join(cfg.run, LOGS[0])
     if os.path.exists(path):
@@ -247,7 +247,7 @@ def refuse_if_lost(cfg):
     if made and lines:
         raise InputError(f"{cfg.run}: its logs hold {lines} iterations, but its checkpoint is "
                          "gone, so the run cannot go on; its logs are untouched. Put the "
-                         "checkpoint back, or start again with another --run")
+                         "checkpoint back, or start again with another --output_dir")
 
 
 def compare(cfg, state, inputs):
@@ -259,7 +259,7 @@ def compare(cfg, state, inputs):
     if state and state["run_id"] != cfg.run_id:
         raise InputError(f"{cfg.run}: its checkpoint is of run {state['run_id']}, its config.json "
                          f"of {cfg.run_id}; put back what belongs here, or start again with "
-                         "another --run")
+                         "another --output_dir")
     before = state["inputs"] if state else cfg.inputs
     changed = [name for name in {**before, **inputs} if before.get(name) != inputs.get(name)]
     if changed and not cfg.accept_changed_data:
@@ -281,7 +281,7 @@ def refuse_edited(cfg, state):
                                  f"{state['settings'][name]!r}; only {', '.join(CHANGEABLE)} may "
                                  "change")
     raise InputError(f"{path}: is not as the run wrote it; put back what was there, or start again "
-                     "with another --run")
+                     "with another --output_dir")
 
 
 def named(cfg, inputs, state):

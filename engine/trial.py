@@ -89,7 +89,8 @@ def check_model(policy, cfg):
     config = policy.model.config.get_text_config()
     why = refused(policy, cfg)
     if why:
-        raise InputError(f"--model {config.model_type}: {why}; not supported")
+        raise InputError(f"model {policy.model.name_or_path} ({config.model_type}): {why}; not "
+                         "supported")
 
 
 def refused(policy, cfg):

@@ -81,7 +81,8 @@ def drafts_of(path, documents):
         if not row["choices"]:
             raise InputError(f"{path}: a draft without choices, expected some: one is picked")
         if row["doc_id"] not in content:
-            raise InputError(f"{path}: a draft from {row['doc_id']}, which is none of --documents")
+            raise InputError(f"{path}: a draft from {row['doc_id']}, which is none of --documents; "
+                             "give the run's own file")
         questions.append(Question(row["question"], row["choices"], row["answer"],
                                   passage=content[row["doc_id"]]))
         paid.append(row.get("score"))
@@ -174,12 +175,16 @@ def estimate(picked, known, by_chance=1 / 3, repeats=2000, seed=0):
 def main(argv=None):
     parser = Parser("python -m studies.keys", __doc__)
     parser.add_argument("files", nargs="+", metavar="FILE", help="drafts")
-    parser.add_argument("--documents", required=True, metavar="FILE")
-    parser.add_argument("--known", required=True, metavar="FILE")
+    parser.add_argument("--documents", required=True, metavar="FILE",
+                        help="JSON or JSONL that the run read")
+    parser.add_argument("--known", required=True, metavar="FILE",
+                        help="questions with their passage, whose keys are right")
     parser.add_argument("--model", required=True, help="the reader, a folder or hub id")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1,
+                        help="CPU threads (default 1; 0: torch's default)")
     args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
+    if args.threads:
+        torch.set_num_threads(args.threads)
 
     documents = load_documents(args.documents)
     drafts = {path: drafts_of(path, documents) for path in args.files}
@@ -189,7 +194,8 @@ def main(argv=None):
     known = agrees(reader, known, "known questions")
     if known.mean() < 0.4:
         raise InputError(f"{args.model}: picks the key of {100 * known.mean():.0f} % of the known "
-                         "questions, which is too few to tell right keys from wrong ones")
+                         "questions, expected at least 40 %, or right keys cannot be told from "
+                         "wrong ones")
     print(f"The reader picks the key of {100 * known.mean():.1f} % of {len(known)} known "
           "questions.\n\n| drafts | n | it picks, % | right keys, % | in the passage, % |\n"
           "|---|--:|--:|--:|--:|")

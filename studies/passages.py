@@ -361,9 +361,11 @@ def read_flags(argv):
     parser.add_argument("folder", metavar="DIR", help="files of studies.reading, and warm starts")
     parser.add_argument("--solver", help="where the solver begins; none: DIR/solver")
     parser.add_argument("--writer", help="where the generator begins; none: DIR/writer")
-    parser.add_argument("--first_seed", type=int, default=0, help="of so many --seeds")
-    parser.add_argument("--page", metavar="FILE", help="a page to fill in, at <!-- results -->")
-    add_flags(parser)
+    parser.add_argument("--first_seed", type=int, default=0,
+                        help="the first of --seeds (default 0)")
+    parser.add_argument("--page", metavar="FILE",
+                        help="to fill in, between <!-- results --> and <!-- end of results -->")
+    add_flags(parser, ARMS, SEEDS, ITERATIONS)
     args = parser.parse_args(argv)
     args.arms = args.arms.split(",") if args.arms else list(ARMS)
     for arm in args.arms:

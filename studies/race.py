@@ -410,17 +410,18 @@ def replace_out(args, out):
 
 def read_flags(argv):
     parser = Parser("python -m studies.race", __doc__)
-    parser.add_argument("what", nargs="?", default="race", choices=("race", "search"))
+    parser.add_argument("what", nargs="?", default="race", choices=("race", "search"),
+                        help="search: only the search of the rates (default race, with its search)")
     parser.add_argument("--quick", action="store_true",
                         help="seven arms, fewer seeds and iterations, no search")
     parser.add_argument("--check", type=int, default=0, metavar="N",
                         help="run N rows of the table again from scratch, drawn by chance, or "
                              "those of --arms")
-    parser.add_argument("--world", default="toy", help="toy or toy-hard")
+    parser.add_argument("--world", default="toy", help="toy or toy-hard (default toy)")
     parser.add_argument("--search_seeds", type=int,
-                        help="how many of the search; 0: the rates of the reported race, else the "
-                             "default")
-    add_flags(parser)
+                        help=f"seeds of the search (default {len(SEARCH_SEEDS)}; 0 with --quick): "
+                             "0: no search, but the rates of the reported race")
+    add_flags(parser, ARMS, SEEDS, ITERATIONS["race"])
     return settle(parser.parse_args(argv))
 
 

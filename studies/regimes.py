@@ -297,14 +297,15 @@ def draw_figures(path):
 def read_flags(argv):
     parser = Parser("python -m studies.regimes", __doc__)
     parser.add_argument("knob", nargs="?", help=f"one of {', '.join(KNOBS)}; none: all")
-    add_flags(parser)
+    add_flags(parser, ["those of the knob"], SEEDS, ITERATIONS)
     args = parser.parse_args(argv)
     if args.knob and args.knob not in KNOBS:
         raise InputError(f"{args.knob}: expected one of {', '.join(KNOBS)}")
     args.chosen = args.arms.split(",") if args.arms else None
     for arm in args.chosen or ():
         if not args.knob or arm not in KNOBS[args.knob][2]:
-            raise InputError(f"--arms {arm}: expected one knob and some of its arms")
+            some = f"some of {', '.join(KNOBS[args.knob][2])}" if args.knob else "one knob, too"
+            raise InputError(f"--arms {arm}: expected {some}")
 
     args.reported = not (args.iterations or args.file or args.seeds or args.chosen)
     args.iterations = args.iterations or ITERATIONS

@@ -302,13 +302,13 @@ def cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def add_flags(parser):
-    """The flags of every study that runs train.py many times."""
-    parser.add_argument("--arms", help="comma-separated, only these")
-    parser.add_argument("--seeds", type=int, help="how many")
-    parser.add_argument("--iterations", type=int)
+def add_flags(parser, arms, seeds, iterations):
+    """The flags of every study that runs train.py many times, with its own defaults."""
+    parser.add_argument("--arms", help=f"comma-separated, only these, of {', '.join(arms)}")
+    parser.add_argument("--seeds", type=int, help=f"of each arm (default {seeds})")
+    parser.add_argument("--iterations", type=int, help=f"of each run (default {iterations})")
     parser.add_argument("--jobs", type=int, default=cores(),
-                        help="runs at a time; never more than the cores it may use")
+                        help=f"runs at a time (default {cores()}, the cores it may use, at most)")
     parser.add_argument("--file", help="the JSON file of the results; what it holds is not run "
                                        "again")
     parser.add_argument("--out", help="folder of the runs; may be lost once they have ended")

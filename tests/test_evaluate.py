@@ -311,7 +311,7 @@ def test_a_group_gives_each_set_the_same_weight():
     ([], "no questions"),
     (["--questions", "a", "a"], "named twice"),
     (["--questions", "a", "--samples", "0"], "--samples 0"),
-    (["--questions", "a", "--temperature", "-1"], "a temperature of 0 or more"),
+    (["--questions", "a", "--temperature", "-1"], "--temperature -1.0: expected 0, or"),
     (["--questions", "a", "--json", "no/such/folder.json"], "its folder does not exist"),
 ])
 def test_wrong_input_is_one_line(words, fragment):

@@ -129,7 +129,7 @@ def test_flags_arrive_in_the_type_of_their_field(words, name, value):
                                    "multiple of answers_per_question = 8"]),
     (["--top_p", "0"], ["top_p = 0.0", "above 0 and up to 1"]),
     (["--top_p", "1.1"], ["top_p = 1.1"]),
-    (["--temperature", "0"], ["temperature = 0.0", "above 0"]),
+    (["--temperature", "0"], ["temperature = 0.0", "0.001 to 1000"]),
     (["--dev_ema", "1"], ["dev_ema = 1.0", "below 1"]),
     (["--clip", "1"], ["clip = 1.0", "between 0 and 1"]),
     (["--min_choices", "9"], ["min_choices = 9", "max_choices = 8"]),

@@ -127,6 +127,6 @@ def test_a_reader_that_cannot_read_is_one_line(tmp_path):
     (tmp_path / "x.jsonl").write_text(json.dumps(
         {"status": "valid", "doc_id": "a", "question": "Q?", "choices": ["1", "2", "3", "4"],
          "answer": "2"}))
-    with pytest.raises(InputError, match="too few to tell"):
+    with pytest.raises(InputError, match="expected at least 40 %"):
         keys.main([str(tmp_path / "x.jsonl"), "--documents", str(tmp_path / "d.json"), "--known",
                    str(tmp_path / "known.json"), "--model", str(config.ROOT / "toy/anchor")])

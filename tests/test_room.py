@@ -116,7 +116,7 @@ def test_too_little_memory_is_one_line_with_both_numbers_and_what_would_fit(run,
         room.refuse(cfg)
     line = str(error.value)
     assert "\n" not in line and room.gb(need) in line and room.gb(0.5 * need) in line
-    assert "--tokens_at_once 500000 --rows_at_once 128 would fit" in line
+    assert "--tokens_at_once 500000 --rows_at_once 128 may fit" in line
     # the advice, followed
     room.refuse(replace(cfg, tokens_at_once=500_000, rows_at_once=128))
 
@@ -209,7 +209,7 @@ def test_too_small_a_gpu_is_one_line_with_both_numbers_and_what_would_fit():
     assert "\n" not in line and "on each of 1 GPUs, which have 80.0 GB" in line
     assert line.endswith("more GPUs, or a smaller --model")
     without = replace(cfg, grad_checkpoint=False)
-    with pytest.raises(InputError, match="--tokens_at_once 16384 --grad_checkpoint true would fit"):
+    with pytest.raises(InputError, match="--tokens_at_once 16384 --grad_checkpoint true may fit"):
         room.refuse_gpu(P, without, shape, None, 8, 80e9, None, 8)
 
 

@@ -202,7 +202,7 @@ DAMAGES = {
     "inputs": (set_config("inputs", {}), "is not as the run wrote it"),
     "inputs no object": (set_config("inputs", [1]), "run_id or inputs"),
     "a nested config": (nested("config.json"), "expected the JSON that a run wrote"),
-    "an empty config": (cut("config.json", 0), "nothing is lost; start it again with --run"),
+    "an empty config": (cut("config.json", 0), "nothing is lost; start it again with --output_dir"),
     "fewer dev questions": (fewer("dev"), "dev changed since the run began"),
     "fewer test questions": (fewer("test"), "test changed since the run began"),
     "fewer documents": (fewer("documents"), "documents changed since the run began"),

@@ -726,8 +726,10 @@ def machine():
 def read_args(argv):
     parser = Parser("python -m tools.bench", __doc__, most=(8, MANY))
     parser.add_argument("--stages", default=DEFAULT,
-                        help=f"names separated by commas, of {', '.join(STAGES)}")
-    parser.add_argument("--model", default=TOY["model"], help="model folder or hub id")
+                        help=f"names separated by commas, of {', '.join(STAGES)} "
+                             f"(default {DEFAULT})")
+    parser.add_argument("--model", default=TOY["model"],
+                        help="model folder or hub id (default toy/anchor)")
     parser.add_argument("--size", choices=SIZES, help="random weights of this size instead")
     parser.add_argument("--written_by", metavar="MODEL",
                         help="answers of another model; its tokens modulo the vocabulary")
@@ -739,8 +741,11 @@ def read_args(argv):
     parser.add_argument("--lengths", choices=LENGTHS,
                         help="toy, and long with --size, unless given")
     parser.add_argument("--questions", type=int, help="96, and 32 with --size, unless given")
-    for name, default in [("answers", 8), ("repeats", 5), ("threads", 1), ("rows", 64)]:
-        parser.add_argument(f"--{name}", type=int, default=default)
+    for name, default, what in [
+            ("answers", 8, "answers to a question"), ("repeats", 5, "timed rounds"),
+            ("threads", 1, "CPU threads"), ("rows", 64, "rows sampled side by side")]:
+        parser.add_argument(f"--{name}", type=int, default=default,
+                            help=f"{what} (default {default})")
     parser.add_argument("--columns", type=int, default=400,
                         help="of the key-value cache in the stage `decode`; 400 unless given")
     parser.add_argument("--updates", type=int, default=2,
@@ -754,7 +759,7 @@ def read_args(argv):
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall",
                         help="cpu: the process's CPU time, for a machine that others use too "
                              "(one thread only)")
-    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--json", metavar="FILE", help="write the report here")
     return check(parser.parse_args(argv))
 
 
@@ -766,8 +771,8 @@ def check(args):
         expected = ", ".join(STAGES)
         raise InputError(f"--stages {','.join(unknown)}: expected some of {expected}")
     if args.written_by and "iteration" in args.stages:
-        raise InputError("--written_by: an iteration samples its own answers; "
-                         "leave one of the two out")
+        raise InputError("--written_by: the stage iteration samples its own answers; give --stages "
+                         "without it")
 
     if not args.size:
         args.model = flags.find_model("model", args.model)

@@ -683,8 +683,10 @@ def check(size, device, seconds, path):
 def main(argv=None):
     parser = Parser("python -m tools.gpu_check", __doc__.splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="a toy size on a CPU")
-    parser.add_argument("--seconds", type=float, default=440, help="no check begins after so many")
-    parser.add_argument("--json", default="gpu-check.json", help="where the table goes too")
+    parser.add_argument("--seconds", type=float, default=440,
+                        help="no check begins after so many (default 440)")
+    parser.add_argument("--json", default="gpu-check.json",
+                        help="where the table goes too (default gpu-check.json, in this folder)")
     args = parser.parse_args(argv)
     if not args.tiny and not torch.cuda.is_available():
         raise InputError("no GPU: torch sees none; --tiny tries the script itself on a CPU")

@@ -1,6 +1,6 @@
 """What a run needs, before anyone pays for it: bytes, tokens, FLOPs and minutes of each stage.
 
-    python train.py --model MODEL --documents X --dev Y --plan           on this machine
+    python train.py --model MODEL --documents X --dev Y --plan           here, if without a GPU
     python train.py --model Qwen3-8B-Base --plan --gpus 8 --gpu_gb 80    on GPUs you do not have
     python -m tools.plan --model Qwen3-8B-Base --gpus 8 --mfu 0.3        with other assumptions
                                         (--help lists them); any field of train.py may stand there
@@ -28,7 +28,7 @@ from engine.arguments import OneLine
 from engine.speech import run_script
 from tools import formulas, samplers, tables
 from tools.remedies import remedies
-from tools.setting import Assumed, Machine, here, machine_of, read, setting_of
+from tools.setting import ABOUT, Assumed, Machine, here, machine_of, read, setting_of
 
 # ---------------------------------------------------------------- stages
 
@@ -384,14 +384,17 @@ def report_here(cfg):
 def main(argv=None):
     parser = OneLine(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False, epilog="Every other flag is a field of config.py.")
+        allow_abbrev=False,
+        epilog="Every other flag is a field of config.py. Defaults stand in brackets.")
     parser.add_argument("--tables", action="store_true", help="print docs/plan.md")
-    parser.add_argument("--check", metavar="MODEL", help="compare two iterations with their plan")
+    parser.add_argument("--check", metavar="MODEL", 
+                        help="run two iterations of it on this CPU beside their plan; takes no "
+                             "rates")
     for kind in (Machine, Assumed):
         for x in fields(kind):
-            number = int if isinstance(x.default, int) and x.name != "gpu_gb" else float
+            number = int if x.type is int else float
             parser.add_argument(f"--{x.name}", type=number, default=argparse.SUPPRESS,
-                                metavar=number.__name__, help=f"default {x.default}")
+                                metavar=number.__name__, help=f"{ABOUT[x.name]} ({x.default})")
     args, rest = parser.parse_known_args(argv)
 
     def pick(kind):

@@ -104,7 +104,7 @@ def main(argv=None):
     cfg = config.Config()
     generator = Policy("generator", flags.find_model("MODEL", args.model), 0.0, cfg)
     documents = load_documents(
-        args.documents, max_tokens=cfg.max_chunk_tokens,
+        args.documents, max_tokens=args.max_chunk_tokens,
         count_tokens=lambda text: len(generator.tokenizer(text).input_ids))[:args.limit]
 
     print("| prompts | drafts | valid | repaired | tokens | cut | prompt | reasons |")
@@ -132,16 +132,21 @@ def read_arguments(argv):
     add("--limit", type=int, default=8, help="only the first so many documents (default 8)")
     add("--drafts", type=int, default=4, help="of each document (default 4)")
     add("--show", type=int, default=10, help="so many of each prompt, good and bad (default 10)")
-    add("--seed", type=int, default=0)
-    add("--temperature", type=float, default=0.7)
-    add("--max_prompt_tokens", type=int, default=4096)
-    add("--max_response_tokens", type=int, default=1024)
-    add("--rows_at_once", type=int, default=32)
+    add("--seed", type=int, default=0, help="of the sampling (default 0)")
+    add("--temperature", type=float, default=0.7, help="(default 0.7)")
+    add("--max_chunk_tokens", type=int, default=256,
+        help="longest piece of a text file; preset small has 512, the paper's 3072 (default 256)")
+    add("--max_prompt_tokens", type=int, default=4096,
+        help="longer prompts are left out and counted (default 4096)")
+    add("--max_response_tokens", type=int, default=1024, help="drafts are cut here (default 1024)")
+    add("--rows_at_once", type=int, default=32,
+        help="most drafts sampled side by side; 0: as many as fit (default 32)")
     add("--threads", type=int, default=0, help="CPU threads (0: torch's default)")
     add("--json", metavar="FILE", help="write the numbers here")
     args = parser.parse_args(argv)
-    if not 0 < args.temperature < float("inf"):
-        raise InputError(f"--temperature {args.temperature}: expected a number above 0")
+    if not flags.COLDEST <= args.temperature <= 1000:
+        raise InputError(f"--temperature {args.temperature}: expected a number of {flags.COLDEST} "
+                         "to 1000")
     return args
 
 

@@ -126,8 +126,9 @@ def held_out(args, cfg, tokenizer):
     InputError if one of them was read in training.
     """
     if not args.documents and cfg.preset != "toy":
-        raise InputError("--documents is missing: expected a file or folder of documents that "
-                         "the run did not read")
+        raise InputError(f"--documents is missing: expected a file or folder of documents that "
+                         f"the run did not read; only preset toy has fresh notes, this run's is "
+                         f"{cfg.preset}")
 
     def length(text):
         return len(tokenizer(text, add_special_tokens=False).input_ids)
@@ -175,7 +176,10 @@ def write(t, folder, base, documents, cfg, args, finished):
         asked = generator_role.prompt_text(document, cfg.question_type, cfg.prompts)
         return len(generator.prompt_ids(asked))
 
-    documents, _ = keep_fitting(documents, length, cfg.max_prompt_tokens, "documents")
+    documents, long = keep_fitting(documents, length, cfg.max_prompt_tokens, "documents")
+    if long:
+        print(f"{folder}: {long} documents left out as longer than {cfg.max_prompt_tokens} tokens "
+              "in the prompt", flush=True)
     seed_words = (args.seed, "quality", "write")
     grid = generator_role.write_questions(
         generator, documents, seed_words, cfg, base.policy)             # (D, n)
@@ -469,9 +473,9 @@ def read_arguments(argv):
     parser.add_argument("--checkpoints", type=int, nargs="+", metavar="ITERATION",
                         help="only these (default: all that were kept)")
     parser.add_argument("--documents", help="documents the run did not read "
-                                            "(default in the embedded world: 60 fresh notes)")
-    parser.add_argument("--limit", type=int, help="only the first so many documents; "
-                                                  "the number of fresh notes")
+                                            "(default for preset toy: 60 fresh notes)")
+    parser.add_argument("--limit", type=int, help="only the first so many documents, or so many "
+                                                  "fresh notes (default all, and 60)")
     parser.add_argument("--reference", metavar="MODEL_OR_URL",
                         help="the stronger solver: model folder, hub id, or http://HOST:PORT/v1 "
                              "(its key, if it wants one, in OPENAI_API_KEY)")
@@ -485,7 +489,8 @@ def read_arguments(argv):
                         help="N, answers of each solver to each question (default 4)")
     parser.add_argument("--max_response_tokens", type=int,
                         help="of drafts and answers (default: as in the run)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0,
+                        help="of sampling, fresh notes and intervals (default 0)")
     parser.add_argument("--json", metavar="FILE",
                         help="write the numbers here, and finished pieces beside it as they come; "
                              "after an interruption the same command goes on from there")

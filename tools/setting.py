@@ -83,24 +83,24 @@ class Machine:
     """H100 SXM; where the shares come from is in docs/planning.md: put in what you measure."""
     gpus: int = 8
     gpu_gb: float = 80
-    tflops: float = 989         # peak, bf16, dense
-    mfu: float = 0.38           # share of it reached in training and prefill
-    gemm_share: float = 0.58    # share of it reached in the products of a decoding step
-    hbm_gbs: float = 3350       # GB/s of device memory
-    hbm_share: float = 0.68     # share of it reached in decoding
+    tflops: float = 989
+    mfu: float = 0.38
+    gemm_share: float = 0.58
+    hbm_gbs: float = 3350
+    hbm_share: float = 0.68
     # our sampler
-    layer_us: float = 400       # least time of a layer in a decoding step, started from Python
-    small_us: float = 140       # of a layer's small kernels, on the device
-    step_ms: float = 2          # between two steps: tokens to the host, numbers for the next ones
+    layer_us: float = 400
+    small_us: float = 140
+    step_ms: float = 2
     # vLLM
-    vllm_step_ms: float = 3     # between two steps
-    vllm_row_us: float = 10     # a row and step, for its seed
-    vllm_wake_s: float = 3      # a stage: to wake up and to fall asleep
+    vllm_step_ms: float = 3
+    vllm_row_us: float = 10
+    vllm_wake_s: float = 3
     # between devices
-    link_gbs: float = 300       # GB/s and rank inside a node
-    network_gbs: float = 40     # GB/s and rank between nodes
-    host_gbs: float = 25        # GB/s and rank between device and host memory
-    disk_gbs: float = 2         # GB/s of all ranks together
+    link_gbs: float = 300
+    network_gbs: float = 40
+    host_gbs: float = 25
+    disk_gbs: float = 2
 
     @property
     def flops(self):
@@ -125,17 +125,50 @@ def machine_of(gpus, gpu_gb):
 @dataclass(frozen=True)
 class Assumed:
     """What the config does not say. Token numbers are means."""
-    response_tokens: float | None = None    # none: a quarter of max_response_tokens
-    document_prompt: float | None = None    # none: half of max_chunk_tokens and 200
+    response_tokens: float | None = None
+    document_prompt: float | None = None
     question_prompt: float = 200
-    response_spread: float = 0.6            # standard deviation / mean
+    response_spread: float = 0.6
     prompt_spread: float = 0.3
-    alike: float = 0.5          # share of the variance of lengths that answers to a prompt share
+    alike: float = 0.5
     dev_questions: int = 800
     test_questions: int = 0
-    valid_questions: int = 0    # the authors' file has 2,000
-    valid_share: float = 0.8    # of the drafts
-    mixed_share: float = 0.6    # of questions and documents: the rest has no gradient
+    valid_questions: int = 0
+    valid_share: float = 0.8
+    mixed_share: float = 0.6
+
+
+# of both, for --help
+ABOUT = {
+    "gpus": "how many GPUs",
+    "gpu_gb": "memory of each, GB",
+    "tflops": "peak of one, bf16, dense",
+    "mfu": "share of it reached in training and prefill",
+    "gemm_share": "share of it reached in the products of a decoding step",
+    "hbm_gbs": "GB/s of device memory",
+    "hbm_share": "share of it reached in decoding",
+    "layer_us": "our sampler: least microseconds of a layer in a step, started from Python",
+    "small_us": "our sampler: microseconds of a layer's small kernels, on the device",
+    "step_ms": "our sampler: ms between two steps, tokens to the host and numbers back",
+    "vllm_step_ms": "vLLM: ms between two steps",
+    "vllm_row_us": "vLLM: microseconds of a row and step, for its seed",
+    "vllm_wake_s": "vLLM: seconds of a stage to wake up and to fall asleep",
+    "link_gbs": "GB/s and rank inside a node",
+    "network_gbs": "GB/s and rank between nodes",
+    "host_gbs": "GB/s and rank between device and host memory",
+    "disk_gbs": "GB/s of all ranks together",
+    "response_tokens": "mean tokens of a response; none: a quarter of max_response_tokens",
+    "document_prompt": "mean tokens of a document's prompt; none: half of max_chunk_tokens and 200",
+    "question_prompt": "mean tokens of a question's prompt",
+    "response_spread": "standard deviation of response lengths / mean",
+    "prompt_spread": "standard deviation of prompt lengths / mean",
+    "alike": "share of the variance of lengths that answers to a prompt share",
+    "dev_questions": "how many",
+    "test_questions": "how many",
+    "valid_questions": "how many; the authors' file has 2,000",
+    "valid_share": "share of the drafts that are valid",
+    "mixed_share": "share of questions and documents with a gradient",
+}
 
 
 @dataclass(frozen=True)

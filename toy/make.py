@@ -1,8 +1,8 @@
 """Makes an embedded world: its files, its tokenizer, its lessons, and the small anchor they teach.
 
     python -m toy.make                              # toy: the files, and toy/anchor from nothing
-    python -m toy.make --world hard --reuse-clean   # toy/hard, on the toy/anchor-clean it left
-    python -m toy.make --world free --reuse-clean   # toy/free: an anchor for extensions.py too
+    python -m toy.make --world hard --reuse_clean   # toy/hard, on the toy/anchor-clean it left
+    python -m toy.make --world free --reuse_clean   # toy/free: an anchor for extensions.py too
     python -m toy.make --respell                    # a word of a prompt was changed: no training
 
 The first takes 28 minutes on one core. The anchor is a Qwen3 of 1.1 million parameters:
@@ -395,13 +395,14 @@ def read_arguments(argv):
     parser = Parser("python -m toy.make", __doc__,
                     steps=steps, letter_steps=steps, careless_steps=steps)
     add = parser.add_argument
-    add("--world", choices=WORLDS, default="easy")
-    add("--out", help="folder to write (default toy, or toy/hard)")
-    add("--letter-steps", type=int, default=1300)
-    add("--steps", type=int, default=1500)
-    add("--careless-steps", type=int,
+    add("--world", choices=WORLDS, default="easy", help="(default easy)")
+    add("--out", help="folder to write (default toy, toy/hard or toy/free)")
+    add("--letter_steps", type=int, default=1300, help="of the letters (default 1300)")
+    add("--steps", type=int, default=1500,
+        help="of the clean stage (default 1500); 0: the files alone")
+    add("--careless_steps", type=int,
         help="default: 200, in the hard world 300, in the free one 400")
-    add("--reuse-clean", action="store_true",
+    add("--reuse_clean", action="store_true",
         help="keep anchor-clean from an earlier call, redo the careless stage only")
     add("--respell", nargs="*", metavar="FOLDER",
         help="after words of a prompt in generator.py or solver.py were changed: write the changed "

@@ -62,7 +62,7 @@ def must_be_refused(folder):
     for words in (["--temperature", "nan"], ["--temperature", "1e-308"], ["--temperature", "inf"],
                   ["--threads", "-1"], ["--threads", "100000"], ["--samples", "1000000000"],
                   ["--samples", "0"], ["--limit", "0"], ["--limit", "-3"], ["--top_p", "nan"],
-                  ["--top_p", "0"], ["--rows_at_once", "0"], ["--max_response_tokens", "9" * 20],
+                  ["--top_p", "0"], ["--rows_at_once", "-1"], ["--max_response_tokens", "9" * 20],
                   ["--json", folder], ["--json", f"{a_file}/x"], ["--json", "toy/test.json"],
                   ["--json", "/proc/x.json"], ["--json", "/dev/full"], ["--seed", "-1"],
                   ["--checker", "x"], ["--benchmarks", "x"], ["--samples", "x"], ["--nothing"],
