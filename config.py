@@ -285,6 +285,10 @@ class Config:
         return terms_of(self.reward, self.advantage, self.invalid_score)
 
     @property
+    def reads_documents(self):
+        return self.train_on == "generated" and not self.seed_questions
+
+    @property
     def by_influence(self):
         return any(term.name == "influence" for term in self.terms)
 

@@ -277,7 +277,7 @@ def load_data(cfg, solver, generator, log):
         return questions
 
     documents = []
-    if cfg.train_on == "generated" and not cfg.seed_questions:
+    if cfg.reads_documents:
         documents = load_documents(cfg.documents, cfg.max_chunk_tokens, count, log.say)
         log.inputs["documents"] = fingerprint(documents)
         documents, skipped = keep_fitting(

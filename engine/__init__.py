@@ -1,6 +1,8 @@
-"""What makes the method fast, parallel and resumable, and holds none of it: equal by test.
+"""All that is not the method: command lines, files, answer checks, sampling, packing, ranks,
+checkpoints, logs, the report page. docs/files.md says which file does what.
 
-Here itself only: Ctrl-C while a command is still importing torch is a line.
+What is faster or parallel equals the plain way by test. This file itself makes Ctrl-C one line
+while a command is still importing torch.
 """
 import os
 import sys

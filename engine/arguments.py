@@ -1,4 +1,5 @@
-"""The command lines of evaluate.py, warmup.py, the studies and the tools: one rule for them.
+"""The command lines of all scripts: one rule for them. train.py takes one-line errors and --a-b
+from here, the rest from flags.py.
 
     parser = Parser(prog, about)     as argparse; what is wrong is one line and exit code 2
     parser.parse_args(words)         --a-b is --a_b; numbers are within BOUNDS, and what --json,

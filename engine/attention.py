@@ -78,7 +78,7 @@ def varlen(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None,
 
     The queries of row i are those from cu_seq_q[i] on, up to the next row's; its keys begin at
     cu_seq_k[i], and seqused_k[i] of them count. The last query stands at the last key.
-    window_size: how many keys before and behind itself a query sees; -1: all.
+    window_size: how many keys to the left and right of its own a query sees; -1: all.
     """
     outs = []
     for i in range(len(cu_seq_q) - 1):
@@ -95,12 +95,12 @@ def one_row(q, k, v, window_size, scale):
     n, K = k.shape[:2]
     place = torch.arange(n - L, n, device=q.device)[:, None]
     ahead = torch.arange(n, device=q.device) - place                                # (L, keys)
-    before, behind = window_size
+    left, right = window_size
     allowed = torch.ones_like(ahead, dtype=torch.bool)
-    if before >= 0:
-        allowed &= ahead >= -before
-    if behind >= 0:
-        allowed &= ahead <= behind
+    if left >= 0:
+        allowed &= ahead >= -left
+    if right >= 0:
+        allowed &= ahead <= right
 
     # The queries of a key-value head, its first query head's tokens first.
     q = q.reshape(L, K, H // K, D).permute(1, 2, 0, 3).reshape(K, -1, D)

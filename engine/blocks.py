@@ -108,7 +108,9 @@ class Block:
     def __init__(self, solver, pieces, trees):
         self.params, self.pieces = solver.params, pieces
         self.lengths = [tree.predictions for tree in trees]                         # (Q,)
+        # of each p: how often modules use it in this pass; the shares that came so far
         self.uses, self.shares = Counter(), defaultdict(list)
+        # sums: (3, Q) of each piece; weights: {norm: its own weight, while copies stand in}
         self.sums, self.weights, self.handles = [], {}, []
         for module in solver.model.modules():
             if isinstance(module, nn.Linear):

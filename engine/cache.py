@@ -20,7 +20,7 @@ from engine.masks import masks_for
 
 # Where --rows_at_once does not say how many rows are sampled side by side: at most so many, and so
 # many as fit into
-#   a CPU's cache of HELD bytes, so that a run's numbers do not depend on what else runs there
+#   HELD bytes of keys and values on a CPU, so that numbers do not depend on what else runs there
 #   SHARE of what is free on a GPU as a stage begins; the rest is for logits, prefills and copies
 ROWS, HELD, SHARE = 256, 2 ** 31, 0.75
 

@@ -1,7 +1,7 @@
 """How a prompt becomes tokens: by the tokenizer's own chat template, or in a plain frame where a
 base tokenizer has none.
 
-    prompt --chat_text--> text --chat_ids--> ids       what ends the answer: chat_stop_ids
+    prompt --chat_ids--> ids    by chat_text, prompt -> text; what ends an answer: stop_ids_of
 
 A control token's name inside a document or a question is text, never a token. A template comes with
 the model's folder, so it is tried first, with bounds on its time and memory (`check_template`). It

@@ -312,7 +312,7 @@ def tidied(fields, needed=FIELDS):
         if isinstance(choices, list):
             fields["choices"] = list(map(plain, choices))
         slips.append("number")
-    # a question is no number
+    # Number is a str; as a float the check calls it wrong_type
     if isinstance(fields.get("question_text"), Number):
         fields["question_text"] = float(fields["question_text"])
     return fields, slips

@@ -2,8 +2,8 @@
 
     Endpoint(url).chat_all(texts, ...) -> [(reply, finished)]
 
-Its key, if it wants one, is in the environment variable OPENAI_API_KEY. It is sent and nothing
-else: no message, report or log holds it, also where a server repeats it in an error. A failure that
+Its key, if it wants one, is in the environment variable OPENAI_API_KEY. It is only
+sent: no message, report or log holds it, also where a server repeats it in an error. A failure that
 may pass is tried again, any other is one line of InputError.
 """
 import http.client
@@ -26,7 +26,9 @@ PASSING = (408, 409, 425, 429)
 
 
 class Endpoint:
-    """options: fields that every request gets; null leaves one of ours out."""
+    """options: fields that every request gets; null leaves one of ours out. workers: requests at a
+    time; seconds: time-out of one; wait: seconds before the second try, doubled each time.
+    """
     # what the user types to name the model
     name_flag = "--name"
 

@@ -50,7 +50,8 @@ def digest(*words):
 
 
 def model_stamp(path):
-    """What tells a model from one that later lies in the same folder.
+    """What tells a model from one that later lies in the same folder; a run is bound by content, by
+    run_folder.model_fingerprint.
 
     The names, sizes and times of its files; a hub id stands for itself.
     """

@@ -71,13 +71,9 @@ def files_exist(cfg):
     """Raises InputError for the first local file or folder that is not there though it is read."""
     for name in FILES:
         path = getattr(cfg, name)
-        unread = name == "documents" and not reads_documents(cfg)
+        unread = name == "documents" and not cfg.reads_documents
         if path and not unread and not path.startswith("hf://") and not os.path.exists(path):
             raise InputError(f"{path}: no such file or folder")
-
-
-def reads_documents(cfg):
-    return cfg.train_on == "generated" and not cfg.seed_questions
 
 
 def read_flags(argv=None):
@@ -437,7 +433,7 @@ def need(cfg, name, holds, expected):
 
 def check_sources(cfg):
     """A model and the data it takes are there, names are ones we know."""
-    wanted = ["model", "documents", "dev"] if reads_documents(cfg) else ["model", "dev"]
+    wanted = ["model", "documents", "dev"] if cfg.reads_documents else ["model", "dev"]
     lacking = [f"--{name} {FIRST[name]}" for name in wanted if getattr(cfg, name) is None]
     if lacking:
         none = f"the preset {cfg.preset!r} brings none of its own"
@@ -501,12 +497,12 @@ def check_training(cfg):
          "all or random beside reward = 'fixed', which gives no scores")
     need(cfg, "seed_questions", drafts or not cfg.seed_questions,
          f"0 {beside}, where nothing is drafted")
-    need(cfg, "open_book", not cfg.open_book or reads_documents(cfg),
+    need(cfg, "open_book", not cfg.open_book or cfg.reads_documents,
          "false, or documents to open: train_on generated and seed_questions 0")
     need(cfg, "seed_questions", cfg.seed_questions != 1,
          "0, or at least 2: one of a bundle is never shown")
     check_gate(cfg)
-    need(cfg, "rlvr_documents", not cfg.rlvr_documents or reads_documents(cfg),
+    need(cfg, "rlvr_documents", not cfg.rlvr_documents or cfg.reads_documents,
          "none unless train_on is generated and seed_questions 0")
     need(cfg, "rlvr_documents", not (cfg.rlvr_documents and cfg.open_book),
          "none beside open_book, where the solver would read the answers")

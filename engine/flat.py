@@ -161,9 +161,9 @@ class Flat:
 
         def seen(window):
             # a window of w tokens reaches w - 1 back
-            back = -1 if window is None else window - 1
+            left = -1 if window is None else window - 1
             return dict(cu_seq_q=cu_seq, cu_seq_k=cu_seq, max_q=max(sizes), max_k=max(sizes),
-                        window_size=(back, 0))
+                        window_size=(left, 0))
 
         self.reading = True
         hidden = self.forward(ids, positions.to(self.device), seen)                 # (T, H)

@@ -1,6 +1,6 @@
 r"""One rule for questions, whoever laid them out: an item becomes a Question, or one clear line.
 
-    item --read_item--> Found: text, choices, what is said of the key --settle--> Question
+    item --read_item--> ItemRead: text, choices, what is said of the key --settle--> Question
 
 An item says its question, perhaps its choices, and its key; it says them under the names below,
 whatever their case and punctuation ("Correct Answer" is correct_answer). docs/own-data.md shows
@@ -43,7 +43,7 @@ ANSWER = ("ground_truth", "answer", "correct_answer", "final_answer", "expected_
 POINTER = ("answer_index", "answer_idx", "answer_letter", "answer_key", "answer_label", "answer_id",
            "correct_index", "correct_idx", "correct_letter", "correct_option", "correct_choice",
            "correct_label", "correct_answer_index", "correct_answer_idx", "correct_answer_letter",
-           "answer_choice", "answer_option", "cop")
+           "answer_choice", "answer_option", "cop")      # cop: MedMCQA's
 # The same, but also a name for other things.
 MAYBE_POINTER = ("label", "gold", "target", "correct")
 ID = ("question_id", "id")
@@ -63,7 +63,7 @@ LONGEST_ANSWER = 30
 
 
 @dataclass
-class Found:
+class ItemRead:
     """What one item says, before it is known how the file counts its choices."""
     where: str
     question_id: str
@@ -121,7 +121,8 @@ class Item(dict):
 # A file has few names and many items.
 @lru_cache(4096)
 def folded_name(name):
-    """
+    """A name without case and punctuation.
+
     >>> folded_name("Correct Answer"), folded_name("correct_answer"), folded_name("correctAnswer")
     ('correctanswer', 'correctanswer', 'correctanswer')
     """
@@ -200,13 +201,13 @@ def check_text(value, what, where):
 # ---------------------------------------------------------------- one item
 
 def read_item(item, question_id, where):
-    """An object of a question file -> Found. Raises InputError."""
+    """An object of a question file -> ItemRead. Raises InputError."""
     item = Item(unfolded(item, where), where)
     if item.name(ID) is None:
         name = item.name(OTHER_ID)
         if name is not None and isinstance(item[name], str):
             question_id = as_text(item[name], name, where)
-    found = Found(where, question_id, "")
+    found = ItemRead(where, question_id, "")
     found.text = question_of(item, found)
     found.choices, found.labels = choices_of(item, found)
     if found.choices:
@@ -734,7 +735,8 @@ def final(text, name, where):
 
 
 def last_box(text):
-    """What stands in the last \\boxed{}; "" if it never closes."""
+    """What stands in the last \\boxed{} of a reference; unlike letters.last_boxed "" if it never
+    closes."""
     start = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
     inside = re.match(r"\\[bf]\w+\s*\{", text[start:])
     if not inside:

@@ -6,7 +6,7 @@ exist (no valid question, nothing evaluated) is null. Shares and means are over 
 
     code       shape    meaning
     found               data.Found: what train.py hands over
-    answered            (Q,) questions with their (Q, m) answers
+    found.solved, .dev, .problems    data.Answered: (Q,) questions with their (Q, m) answers
 """
 import resource
 import sys

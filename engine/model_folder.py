@@ -42,6 +42,7 @@ def require(path, whole=True):
 
 
 def look(path, whole):
+    """InputError, without the model's name, for the first thing wrong. whole: its weights, too."""
     if os.path.isdir(path):
         refuse_pipes(path)
     else:

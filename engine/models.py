@@ -1,4 +1,5 @@
-"""Loads a model and its tokenizer, and says where they live.
+"""Loads a model and its tokenizer; says on which device and by which sampler they run; copies a
+model around other weights (copy_with).
 
 Weights are read from safetensors only: a pickle can run code. A model's own code is never run, and
 never asked about. What its folder may hold: engine/model_folder.py. Whether it computes what is
@@ -173,6 +174,7 @@ def sampler_of(cfg):
 
 
 def layers_of(model):
+    """The decoder layers, in order."""
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 

@@ -66,7 +66,7 @@ def without_stop(text):
 
 
 def find_key(key, written, choices):
-    """Index of the option that the key means, or None.
+    """Index of the option that the key, folded already, means, or None.
 
     Text first, with and without labels; then without case and without a last full stop, if exactly
     one option is meant; only then a letter: "B", "(B)", "B.", "Option B", "B. 31".

@@ -13,7 +13,7 @@ for fewer tokens wherever the prompt is not short or answers begin alike (tests/
     tokens_at_once               most tokens of a pass, padding included
 
 What is decided here is decided on lengths (Lengths, TreeSize), so that a plan can decide the same
-of rollouts that nobody has sampled yet (tools/plan.py).
+of rollouts that nobody has sampled yet (tools/formulas.py).
 """
 import math
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Tree:
     # one per prediction: where it is made (an index into ids), and of which token
     sources: list
     targets: list
-    # one per response token, answer after answer: which prediction it is
+    # one per response token, answer after answer: which prediction it is (not policy.spread)
     spread: list
     # (flat index g * m + i, rollout) of the answers inside
     answers: list
@@ -58,7 +58,7 @@ class Tree:
 
 
 class TreeSize(NamedTuple):
-    """What a tree counts of the above."""
+    """The size of a Tree: all that packing and passes decide on."""
     tokens: int
     predictions: int
     branched: bool = True
@@ -144,10 +144,11 @@ def answers_per_tree(policy, prompt, lengths, common, limit, parts=1):
 
     prompt: its length. lengths, common: (m,) of the answers in tree order: response lengths, and
     how much of each the one before has brought. A tree of L tokens costs about
-    2 P_layers L + 4 W L^2 (P_layers weights in the layers, W layers x heads x head size). Packing
-    saves tokens and pays for attention between answers that the mask then throws away, so long
+    2 P_layers L + 4 w L^2 (P_layers weights in the layers, w attention_width), each answer's last
+    token in L, which tree_sizes leaves out. limit: most tokens of a tree of several. Packing saves
+    tokens and pays for attention between answers that the mask then throws away, so long
     answers to a short prompt go one to a tree. End to end such a tree needs no mask, and half of
-    the attention: 2 W L^2.
+    the attention: 2 w L^2.
     """
     width = attention_width(policy.model.config.get_text_config())
 

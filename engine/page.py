@@ -41,7 +41,7 @@ TEMPLATE = Path(__file__).resolve().with_name("page.html")
 LIMIT = 15e6
 # Characters of each text.
 LONGEST = {"document": 3000, "question": 1200, "choice": 300, "answer": 1000, "draft": 1000}
-# As the page's, for every eye.
+# Those of page.html, --c0 to --c7; colour-blind readers tell them apart, too.
 COLOURS = ["#0072b2", "#c84c00", "#00805c", "#b5538c", "#9a6b00", "#3d9bd1", "#6b5bb5", "#8a8a86"]
 
 DRAFT_FIELDS = ["iteration", "slot", "doc_id", "status", "question", "choices", "answer"]

@@ -4,7 +4,7 @@
     instead        which of them come in iteration t
     bundles        instead of documents: dev questions that the generator reads
     chunks         beside documents: problems with their answers that it reads
-    unlike         what is in a file and not yet among the dev questions
+    unlike         what is in a file and not yet among other questions
 """
 import itertools
 import json
@@ -32,10 +32,10 @@ def load_written(path, say=print):
     return found
 
 
-def unlike(dev, questions):
-    """The questions whose text, but for case, space and punctuation, is no dev question's."""
-    known = {folded(question.question_text) for question in dev}
-    return [question for question in questions if folded(question.question_text) not in known]
+def unlike(known, questions):
+    """The questions whose text, but for case, space and punctuation, is none of the known ones'."""
+    texts = {folded(question.question_text) for question in known}
+    return [question for question in questions if folded(question.question_text) not in texts]
 
 
 def instead(questions, t, cfg):
@@ -49,7 +49,7 @@ def instead(questions, t, cfg):
 
 def bundles(dev, size, seed, fits=None):
     """M dev questions -> M stand-ins for documents, the same over a run: bundles of so many dev
-    questions, each once as its hidden anchor.
+    questions, each once as the one that stays hidden.
 
     The generator is shown the others of the bundle, so size - 1; fewer, down to one, where the
     prompt does not fit. A copy of any of the M is no valid draft (generator.read_draft).
@@ -57,11 +57,11 @@ def bundles(dev, size, seed, fits=None):
     rng = random.Random(f"seed bundles, seed {seed}")
     texts = frozenset(folded(question.question_text) for question in dev)
     documents = []
-    for m, anchor in enumerate(dev):
+    for m, hidden in enumerate(dev):
         shown = rng.sample(dev[:m] + dev[m + 1:], min(size, len(dev)) - 1)
         while fits and len(shown) > 1 and not fits(as_document(shown, texts)):
             shown.pop()
-        documents.append(as_document(shown, texts, anchor))
+        documents.append(as_document(shown, texts, hidden))
     return documents
 
 

@@ -25,7 +25,7 @@ def world(folder, anchor):
 TOY = world("toy", "toy/anchor")
 # the harder world
 TOY_HARD = world("toy/hard", "toy/hard/anchor")
-# the toy world, with an anchor that knows what extensions.py needs
+# the toy world, with an anchor that also knows free-form questions and seed prompts
 TOY_FREE = world("toy", "toy/free/anchor")
 
 # A model of 100M to 1B parameters on one machine, with data of your own; not tuned.

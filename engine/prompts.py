@@ -4,6 +4,7 @@
 
 A line "[name]" begins a section; {document}, {question} and {options} are filled in, all other
 braces are plain text. The section "system" is the system message, the others are user messages.
+messages: any prompt, short or long -> the turns that a chat template or a server takes.
 What the models are asked is ours, in our words; the released prompts served as a list of demands.
 """
 import functools

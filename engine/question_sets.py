@@ -136,7 +136,7 @@ def question_sets(args):
                          ("out of domain", args.out_domain)):
         for word in words:
             short = None if os.path.exists(word) else benchmarks.short_name(word)
-            named.append((group, short, None, word) if short else (group, None, None, word))
+            named.append((group, short, None, word))
     if not named:
         raise InputError("no questions: give --questions (say toy/test.json), --in_domain or "
                          "--out_domain a file, or --benchmarks some of "

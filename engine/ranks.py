@@ -39,7 +39,7 @@ from config import SETTINGS
 from data import InputError
 from engine.speech import complain
 
-# Of one rank for another that lives: no stage's shares may differ by more.
+# How long one rank waits for another that lives: no stage's shares may differ by more.
 WAIT = timedelta(minutes=30)
 # Seconds between two signs of life; seconds without one.
 BEAT, DEAD = 0.5, 120.0

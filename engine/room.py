@@ -1,4 +1,5 @@
-"""How much memory and disk a run on one process takes, and one line where there is less.
+"""How much memory and disk a run takes, and one line where there is less. Below it is one process
+on a CPU; on_a_gpu has the same for each of R GPUs.
 
     memory   BASE + 12 (P + P_gen) + the larger of
                  4 P + activations + logits        an update, or scoring beside g_dev
@@ -14,11 +15,11 @@
     logits               12 V bytes for each of at most logp_chunk predictions
     KV cache             2 l K b for each token of the rows sampled side by side
 
-H hidden, I intermediate, A and K heads and key-value heads times their size, l layers, V words
-of the vocabulary, b = 4 bytes. Passes are taken as full and responses at their limit, so most runs
-stay below: a model of 135 million parameters was seen to take 7.2 GB of the 10.7 that its preset
-may. tools/plan.py has the whole account, stage by stage; this one is within a quarter of it
-(tests/test_room.py).
+H hidden, I intermediate, A and K query heads and key-value heads, each times the size of one, l
+layers, V words of the vocabulary, b = 4 bytes, 2 in bf16 on a GPU. Passes are taken as full and
+responses at their limit, so most runs stay below: a model of 135 million parameters was seen to
+take 7.2 GB of the 10.7 that its preset may. tools/plan.py has the whole account, stage by stage;
+this one is within a quarter of it (tests/test_room.py).
 """
 import math
 import os
@@ -66,7 +67,7 @@ class Shape:
 
     @property
     def N(self):
-        """The largest tensor."""
+        """Elements of the largest tensor: embedding or head."""
         return self.V * self.H
 
     @property
@@ -94,7 +95,9 @@ def shape_of(config, name):
 
 
 def read_shape(path):
-    """A model folder, or a hub id that is in the cache -> Shape. Raises OSError or ValueError.
+    """A model folder, or a hub id that is in the cache -> Shape.
+
+    InputError as model_folder.require; OSError or ValueError for what cannot be read.
 
     The hub is not asked: where it is out of reach that takes 46 seconds, and loading asks it too.
     """
@@ -194,7 +197,8 @@ def refuse(cfg, P=None):
     """Raises InputError of one line where free memory or disk cannot hold a run of cfg.
 
     P: parameters of the solver, counted by its config unless given. On a CPU memory is looked at
-    with one process only. A model that cannot be read is left to whoever loads it.
+    with one process only. A config that cannot be read is left to whoever loads it; a folder that
+    is no model is refused here.
     """
     sizes = sizes_of(cfg, P)
     on_cuda = device_of(cfg).type == "cuda"

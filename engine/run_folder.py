@@ -214,9 +214,10 @@ def model_fingerprint(path):
 def find(cfg, inputs, prefixes):
     """-> (folder, state, names of changed inputs): what a resumed run goes on from.
 
-    (None, None, []) where it begins, a resumed one too if it was stopped before its first
-    checkpoint. prefixes(state): raises InputError unless the logs are those the state remembers.
-    On all ranks together; nothing is changed. InputError if the run would not be the same.
+    (None, None, changed inputs) where it begins, a resumed one too if it was stopped before its
+    first checkpoint. prefixes(state): raises InputError unless the logs are those the state
+    remembers. On all ranks together; nothing is changed. InputError if the run would not be the
+    same.
     """
     if not cfg.resume:
         return None, None, []

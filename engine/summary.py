@@ -92,7 +92,7 @@ def show(cfg):
 def show_files(cfg):
     for name in FILES:
         path = getattr(cfg, name)
-        if not path or name == "documents" and (cfg.train_on != "generated" or cfg.seed_questions):
+        if not path or name == "documents" and not cfg.reads_documents:
             continue
         if name == "documents":
             items = readers.load_documents(path, cfg.max_chunk_tokens)

@@ -8,7 +8,8 @@ own logits: on a few tokens, and at the lengths of the run.
     long     one row as long as prompt + response may be: a tree, and sampling. Only where it is
              short, or where the config names a window or chunk that it goes beyond
 
-Whatever is refused is refused in words: which part differs, and by what the config calls it.
+Whatever is refused is refused in words: which part differs, and by what the config calls it. The
+trial also finds out whether the model takes the flat cache: policy.flat, for flat.rows_for.
 """
 import copy
 import inspect
@@ -99,10 +100,10 @@ def refused(policy, cfg):
         return "neither its tokenizer nor its generation config names a token that ends a response"
     longest = cfg.max_prompt_tokens + cfg.max_response_tokens
     try:
-        # layers of other kinds may carry state from one packed answer into the next
         one_size(policy.model.config)
+        # layers of other kinds may carry state from one packed answer into the next
         why = layer_kinds(policy.model) or positions(policy.model, longest)
-        return why or lines(policy, cfg, longest)
+        return why or differs(policy, cfg, longest)
     except torch.OutOfMemoryError:
         raise
     except UNFIT as error:
@@ -153,7 +154,7 @@ def positions(model, longest):
 # ---------------------------------------------------------------- held against its own logits
 
 @torch.no_grad()
-def lines(policy, cfg, longest):
+def differs(policy, cfg, longest):
     """-> None, or what differs first. Finds out, too, whether the model takes the flat cache:
     policy.flat.
     """

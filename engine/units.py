@@ -120,6 +120,7 @@ def undressed(name):
     return re.sub(r"\\(?:text|textrm|mathrm|mbox|rm) ?|[{}\\]|\.$", "", name).strip()
 
 
+# min, in: units, though words of CHANGING
 INCHES = re.compile(r"min|in(?:\^\d)?|.*/in(?:\^\d)?")
 
 

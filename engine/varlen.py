@@ -59,7 +59,7 @@ def accept(model):
         return True
     plain = ALL_ATTENTION_FUNCTIONS[name]
 
-    # some layers give the mask by this name
+    # called attention_mask, since some layers pass it by keyword
     def attention(module, query, key, value, attention_mask, **words):
         if attention_mask is not None and attention_mask.dtype == torch.int32:
             return row_attention(query, key, value, attention_mask, words.get("scaling"))
@@ -100,13 +100,14 @@ def row_attention(query, key, value, mask, scale):
 def by_kernel(query, key, value, ends, longest, window, scale):
     # a norm leaves fp32 under autocast, which knows nothing of this kernel
     q, k, v = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))   # (T, heads, .)
-    behind = -1 if window is None else window - 1
-    out = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scale, window_size=(behind, 0),
+    left = -1 if window is None else window - 1
+    out = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scale, window_size=(left, 0),
                       enable_gqa=q.shape[1] != k.shape[1])
     return out[None]
 
 
 def by_row(query, key, value, ends, window, scale):
+    """The kernel's stand-in in passes; attention.varlen is the one of sampling."""
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     parts = []

@@ -3,9 +3,9 @@ r"""Checks free-form answers: does the solver's box mean the same as the referen
     r = 1   if   answer == truth, as text, as an exact number or as mathematics
                  ("0.5", "1/2" and "\frac{1}{2}" are the same answer)
 
-    pairs --decide--> many are settled at a glance: equal texts, two numbers (exact fractions, so
-                      that 0.333 is not 1/3), two words
-          --pool----> the rest goes to math-verify, in worker processes
+    pairs --glance--> many are settled at once: equal texts, two numbers (exact fractions, so that
+                      0.333 is not 1/3), two words
+          --ask-----> the rest goes to math-verify, in worker processes
 
     verdict   meaning
     True      equal
@@ -384,7 +384,6 @@ def compare_parts(answer, truth, algebra, inside):
         if brackets == "" and not re.search(r"=|\\", single):
             return False
 
-    # a statement without a letter, as 1 = 2, says nothing that algebra could compare
     a, t = named([answer, truth])
     if CROSS.search(answer) or CROSS.search(truth):
         return folded(answer) == folded(truth)
@@ -394,6 +393,7 @@ def compare_parts(answer, truth, algebra, inside):
 
 
 def is_empty(text):
+    """x = x, 1 = 2: a statement that says nothing that algebra could compare."""
     left, equals, right = text.partition("=")
     return bool(equals) and (left.strip() == right.strip()
                              or number(left) is not None and number(right) is not None)

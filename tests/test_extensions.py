@@ -414,7 +414,7 @@ def test_the_period_is_exact():
         (["--gate_tau", "-1"], "gate_tau = -1.0: expected 0 or more"),
         (["--gate_tau_max", "0.2"], "gate_tau_max = 0.2: expected none unless"),
         (["--seed_questions", "1"], "seed_questions = 1: expected 0, or at least 2"),
-        (["--seed_questions", "2", "--open_book", "true"], "open_book = True: expected false, or documents"),
+        (["--seed_questions", "2", "--open_book", "true"], "open_book = True: expected false, or"),
         (["--train_on", "dev", "--reward", "fixed", "--open_book", "true"], "open_book = True"),
         (["--keep_share", "0"], "keep_share = 0.0: expected a number above 0"),
     ],

@@ -287,7 +287,7 @@ def test_bad_paths(tmp_path):
     ("", ["file is empty"]),
     ("# Only\n## headings\n", ["no text outside headings"]),
     (b"caf\xe9", ["not UTF-8", "0xe9", "offset 3"]),
-    ("# A heading of seven words in all\nText.", ["headings alone reach max_tokens"]),
+    ("# A heading of seven words in all\nText.", ["headings alone reach max_chunk_tokens"]),
 ])
 def test_bad_text_files(tmp_path, content, fragments):
     path = write(tmp_path, "file.md", content)

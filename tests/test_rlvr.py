@@ -76,8 +76,8 @@ def test_what_does_not_fit_is_left_out_and_said():
 
 
 @pytest.mark.parametrize("words, complaint", [
-    (["--rlvr_documents", "p.json", "--train_on", "dev"], "none where no document is read"),
-    (["--rlvr_documents", "p.json", "--seed_questions", "4"], "none where no document is read"),
+    (["--rlvr_documents", "p.json", "--train_on", "dev"], "none unless train_on is generated"),
+    (["--rlvr_documents", "p.json", "--seed_questions", "4"], "none unless train_on is generated"),
     (["--rlvr_documents", "p.json", "--open_book"], "none beside open_book"),
     (["--rlvr_chunks", "5"], "rlvr_chunks = 5: expected 0 without rlvr_documents"),
     (["--rlvr_per_chunk", "2"], "rlvr_per_chunk = 2: expected 1 without rlvr_documents"),

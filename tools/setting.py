@@ -27,7 +27,7 @@ from config import Config
 from data import InputError
 from engine import hub, model_folder, room, shard
 from engine.cache import SHARE, rows_that_fit
-from engine.flags import MOST_GPUS, reads_documents
+from engine.flags import MOST_GPUS
 from engine.chat import chat_ids
 from engine.packing import Lengths
 from engine.readers import load_documents, load_questions
@@ -422,7 +422,7 @@ def read(cfg, assumed):
         if is_here(getattr(cfg, name)):
             questions = load_questions(getattr(cfg, name))
             texts[name] = [solver.prompt_text(x, cfg.prompts) for x in questions]
-    if reads_documents(cfg) and is_here(cfg.documents):
+    if cfg.reads_documents and is_here(cfg.documents):
         documents = load_documents(cfg.documents, cfg.max_chunk_tokens, count)
         texts["documents"] = [
             generator.prompt_text(x, cfg.question_type, cfg.prompts) for x in documents]
