@@ -353,7 +353,7 @@ def last_words(cfg, last, anchor):
     yield f"see it:      python report.py {run}"
     if cfg.train_on == "generated":
         other = "influence" if cfg.reward == "fixed" else "fixed"
-        place = " and another --output_dir" if "run" in cfg.given else ""
+        place = " --output_dir OTHER" if "run" in cfg.given else ""
         yield (f"compare:     the same command with --reward {other}{place}; report.py takes both "
                "runs")
     yield f"go on:       python train.py --resume {run} --iterations {cfg.iterations * 2}"

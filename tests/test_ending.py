@@ -150,9 +150,9 @@ def test_scripts_end_as_runs_do(capsys):
 
 def test_what_to_type_next_is_what_works(tmp_path):
     cfg = flags.parse(["--run", tmp_path])
-    assert "start again" in ending.go_on(cfg, "python")
+    assert "start again" in ending.go_on(cfg)
     (tmp_path / "config.json").write_text("{}")
-    assert f"--resume {tmp_path}" in ending.go_on(cfg, "python")
+    assert f"--resume {tmp_path}" in ending.go_on(cfg)
 
 
 def test_of_two_resumes_at_once_the_second_is_refused_and_no_line_is_written_twice(
