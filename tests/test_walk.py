@@ -63,7 +63,7 @@ def test_the_three_sums_make_the_score(both):
     cosine = numbers["<g_dev, Gamma>"] / numbers["|g_dev|"] / numbers["|Gamma|"]
     assert cosine == pytest.approx(float(walked.s_hat[walked.q]), abs=2e-6)
     assert numbers["s_hat, the plain way"] == pytest.approx(
-        numbers["s_hat, streamed as in a run"], abs=2e-6)
+        numbers["s_hat, as in a run"], abs=2e-6)
 
 
 def test_the_layers_shares_add_up_to_all(both):
