@@ -53,6 +53,15 @@ def same(a, b, tolerance=1e-5):
     return a == b
 
 
+def raises(error, function, *args):
+    """Does function(*args) raise such an error?"""
+    try:
+        function(*args)
+    except error:
+        return True
+    return False
+
+
 def short(value):
     """A value as it fits into a sentence."""
     if isinstance(value, torch.Tensor):

@@ -26,7 +26,8 @@ def say(error, cfg):
         return 130
     memory = room.out_of_memory(error, cfg)
     if memory:
-        ranks.refuse(memory)
+        line, less = memory
+        ranks.refuse(f"{line}. {go_on(cfg, less)}")
         if ranks.world() > 1:
             # a clean exit would wait for collectives that will not come
             os._exit(2)
@@ -44,10 +45,11 @@ def say(error, cfg):
     return 143 if isinstance(error, ranks.Terminated) else None
 
 
-def go_on(cfg):
-    """What to type next."""
+def go_on(cfg, less=""):
+    """What to type next. less: flags that have to be added."""
     how = "torchrun ..." if ranks.world() > 1 else "python"
     run = getattr(cfg, "run", None)
     if not run or not os.path.exists(os.path.join(run, "config.json")):
-        return "Nothing was begun; start again with the same command"
-    return f"Go on from the newest checkpoint with: {how} train.py --resume {run}"
+        more = f" and {less}" if less else ""
+        return f"Nothing was begun; start again with the same command{more}"
+    return f"Go on from the newest checkpoint with: {how} train.py --resume {run} {less}".rstrip()

@@ -282,7 +282,7 @@ def smaller(cfg, rows):
 
 
 def out_of_memory(error, cfg):
-    """What ended a run -> one line that says what to change, if it was memory; else None."""
+    """What ended a run -> (a line, the flags that take less), if it was memory; else None."""
     if not is_out_of_memory(error):
         return None
     sizes = sizes_of(cfg) if device_of(cfg).type == "cpu" else None
@@ -291,14 +291,9 @@ def out_of_memory(error, cfg):
     less = f"--tokens_at_once {tokens} --rows_at_once {rows}"
     if device_of(cfg).type == "cuda" and not cfg.grad_checkpoint:
         less += " --grad_checkpoint true"
-    several = ranks.world() > 1
-    who = f"rank {ranks.rank()} of {ranks.world()} " if several else ""
-    launcher = "torchrun ... train.py" if several else "python train.py"
+    who = f"rank {ranks.rank()} of {ranks.world()} " if ranks.world() > 1 else ""
     why = " ".join(str(error).split())[:160]
-    begun = cfg.run and os.path.exists(os.path.join(cfg.run, "config.json"))
-    how = (f"go on from the newest checkpoint with: {launcher} --resume {cfg.run} {less}" if begun
-           else f"start again with the same command and {less}")
-    return f"{who}ran out of memory, so the run has ended ({why}); {how}"
+    return f"{who}ran out of memory, so the run has ended ({why})", less
 
 
 def refuse_disk(P, cfg, shape, P_gen):

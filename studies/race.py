@@ -419,8 +419,8 @@ def read_flags(argv):
                              "those of --arms")
     parser.add_argument("--world", default="toy", help="toy or toy-hard (default toy)")
     parser.add_argument("--search_seeds", type=int,
-                        help=f"seeds of the search (default {len(SEARCH_SEEDS)}; 0 with --quick): "
-                             "0: no search, but the rates of the reported race")
+                        help=f"seeds of the search (default {len(SEARCH_SEEDS)}; 0 with --quick); "
+                             "0: none, but the rates of the reported race")
     add_flags(parser, ARMS, SEEDS, ITERATIONS["race"])
     return settle(parser.parse_args(argv))
 

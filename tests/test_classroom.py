@@ -147,11 +147,15 @@ def test_whatever_a_students_code_does_a_sentence_comes_back(body, tmp_path):
     assert any(part in sentence for part in ENDINGS[body].split("|")), sentence
 
 
-def test_the_run_of_a_right_function_is_ours(tmp_path, capsys, monkeypatch):
-    # three iterations of four documents, not ten of eight: two minutes less
-    few = {"--iterations": "3", "--docs_per_step": "4"}
+def run_only(monkeypatch, **few):
+    few = {f"--{name}": str(n) for name, n in few.items()}
     shorter = [few.get(before, word) for before, word in zip(["", *running.FLAGS], running.FLAGS)]
     monkeypatch.setattr(running, "FLAGS", shorter)
+
+
+def test_the_run_of_a_right_function_is_ours(tmp_path, capsys, monkeypatch):
+    # not ten of eight: two minutes less
+    run_only(monkeypatch, iterations=3, docs_per_step=4)
     folder = tmp_path / "course"
     main(["start", str(folder), "center"])
     (folder / "dugrpo.py").write_text(course.reference("dugrpo.py"), encoding="utf-8")
@@ -167,9 +171,7 @@ def test_the_run_of_a_right_function_is_ours(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("name", ["Gamma", "streamed"])
 def test_the_run_of_an_exercise_calls_its_functions(name, monkeypatch):
     """Training has a faster way past both; IN_RUN closes it."""
-    few = {"--iterations": "1", "--docs_per_step": "2"}
-    shorter = [few.get(before, word) for before, word in zip(["", *running.FLAGS], running.FLAGS)]
-    monkeypatch.setattr(running, "FLAGS", shorter)
+    run_only(monkeypatch, iterations=1, docs_per_step=2)
     exercise = EXERCISES[name]
     text = course.reference(exercise.FILE)
     for function in exercise.BLANKS:

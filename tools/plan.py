@@ -387,7 +387,7 @@ def main(argv=None):
         allow_abbrev=False,
         epilog="Every other flag is a field of config.py. Defaults stand in brackets.")
     parser.add_argument("--tables", action="store_true", help="print docs/plan.md")
-    parser.add_argument("--check", metavar="MODEL", 
+    parser.add_argument("--check", metavar="MODEL",
                         help="run two iterations of it on this CPU beside their plan; takes no "
                              "rates")
     for kind in (Machine, Assumed):

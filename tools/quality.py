@@ -126,7 +126,7 @@ def held_out(args, cfg, tokenizer):
     InputError if one of them was read in training.
     """
     if not args.documents and cfg.preset != "toy":
-        raise InputError(f"--documents is missing: expected a file or folder of documents that "
+        raise InputError("--documents is missing: expected a file or folder of documents that "
                          f"the run did not read; only preset toy has fresh notes, this run's is "
                          f"{cfg.preset}")
 
@@ -433,7 +433,7 @@ PANELS = {"accuracy": "answers that match the generator's key (%)",
 
 def draw(rows, path):
     """Two panels: accuracies, and the gaps, over iterations, with their intervals."""
-    plt = pyplot("--figure", "svg" if path.endswith(".svg") else "agg")
+    plt = pyplot("the numbers are kept; --figure", "svg" if path.endswith(".svg") else "agg")
     figure, axes = plt.subplots(1, 2, figsize=(8.2, 3.1))
     for ax, name in zip(axes, PANELS):
         draw_panel(ax, rows, name)

@@ -3,7 +3,7 @@ import math
 
 import torch
 
-from classroom.compare import Wrong, expect, mistake
+from classroom.compare import expect, mistake, raises
 
 NAME = "center"
 SYMBOL = "A_sol = r - mean of its group"
@@ -64,11 +64,8 @@ def by_hand(m):
     tenths = m.center(torch.full((1, 8), 0.1))
     expect(bool((tenths == 0).all()), True, "center([[.1, .1, .1, .1, .1, .1, .1, .1]]) == 0")
     expect(str(tenths.dtype), "torch.float32", "the dtype of center of fp32 rewards")
-    try:
-        m.center(torch.tensor([[1., math.nan]]))
-    except ValueError:
-        return
-    raise Wrong("center([[1, nan]]) raised no ValueError; checked(r, \"rewards\") does")
+    expect(raises(ValueError, m.center, torch.tensor([[1., math.nan]])), True,
+           "center([[1, nan]]) raises ValueError, as checked(r, \"rewards\") does; that")
 
 
 def oracle(m):

@@ -4,7 +4,7 @@ from dataclasses import replace
 import torch
 
 from classroom import small
-from classroom.compare import Wrong, expect, mistake
+from classroom.compare import expect, mistake, raises
 from data import InputError
 
 NAME = "update"
@@ -85,12 +85,9 @@ def by_hand(m):
     nothing = m.update(policy, small.answers(GROUPS), ADVANTAGES * 0, cfg)
     expect(nothing, {"grad_norm": None, "tokens": 0, "steps": 0, "rows": 0},
            "update where no group has an advantage")
-    try:
-        m.update(policy, small.answers(GROUPS), ADVANTAGES, replace(cfg, minibatch_rows=6))
-    except InputError:
-        pass
-    else:
-        raise Wrong("update with minibatch_rows = 6 and groups of 4 raised no InputError")
+    uneven = replace(cfg, minibatch_rows=6)
+    expect(raises(InputError, m.update, policy, small.answers(GROUPS), ADVANTAGES, uneven), True,
+           "update with minibatch_rows = 6 and groups of 4 raises InputError; that")
     found, _ = moved(m)
     if not isinstance(found, dict):
         found = {}
