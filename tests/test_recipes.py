@@ -147,8 +147,8 @@ def test_the_script_runs_a_recipe_and_does_not_run_it_twice(tmp_path, capsys):
              "--generator", str(ROOT / "toy/hard/anchor")]
     assert recipes.main(words) == 0
     table = capsys.readouterr().out
-    assert "| frozen 32B, live | `--generator_model BETTER --reward fixed` |" in table
-    log = tmp_path / "frozen-32b-live.log"
+    assert "| fixed 32B, live | `--generator_model BETTER --reward fixed` |" in table
+    log = tmp_path / "fixed-32b-live.log"
     before = log.stat().st_mtime_ns
     assert recipes.main(words) == 0 and capsys.readouterr().out == table
     assert log.stat().st_mtime_ns == before
