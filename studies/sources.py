@@ -16,13 +16,14 @@
 
     prediction   those of studies.reality, and what a score has to beat:
     exact        the method's, with the gradient of the exact dev accuracy in place of g_dev
+    often        the method's, with a g_dev of --often answers to each dev question
     norm         |g_q|
     length       mean tokens of an answer
     solved       share of right answers, by the key
     mixed        4 p (1 - p) of that share: learnability
 
-Spearman's rho with 95 % intervals, pooled and for each source; the method's less every other's on
-the same questions. FILE gets each question as it ends; the same command goes on from there.
+Spearman's rho with 95 % intervals, pooled and for each source; the method's less every other's.
+FILE gets each question as it ends; the same command goes on from there.
 """
 import random
 from collections import Counter
@@ -42,7 +43,7 @@ from engine.outputs import file_to_write
 from engine.readers import load_questions
 from engine.speech import run_script
 from engine.verify import Verifier
-from influence import dev_gradient, norm, second_moment, similarity
+from influence import cosine, dev_gradient, norm, second_moment, similarity
 from policy import mean_length
 from rewards import learnability
 from studies import reality
@@ -136,10 +137,10 @@ def mixed(source, right, questions, answers, verifier):
 
 # ---------------------------------------------------------------- one question
 
-def predictions(world, sample, q, g_dev, g_accuracy):
+def predictions(world, sample, q, g_dev, others):
     """-> {name: number}, of the q-th question of the sample.
 
-    g_accuracy: gradient of minus the exact dev accuracy, or None where it cannot be counted.
+    others: {name: what the method's score has in place of g_dev}.
     """
     cfg, solver = world.cfg, world.solver
     g = reality.gradient(solver, sample.answers, sample.A_sol, [q],
@@ -149,9 +150,9 @@ def predictions(world, sample, q, g_dev, g_accuracy):
     for name in SIMILARITIES:
         predicted[name] = float(similarity(g_dev, g, moments, replace(cfg, similarity=name)))
     predicted |= reality.other_predictions(solver, g, g_dev, cfg)
-    if g_accuracy is not None:
-        exact = replace(cfg, similarity=reality.METHOD)
-        predicted["exact"] = float(similarity(g_accuracy, g, moments, exact))
+    method = replace(cfg, similarity=reality.METHOD)
+    for name, g_other in others.items():
+        predicted[name] = float(similarity(g_other, g, moments, method))
 
     group = sample.answers[q]
     # above the mean of its group: right
@@ -210,7 +211,11 @@ def run(args, found):
     found |= {"run": reality.run_name(args.run), "iteration": world.iteration,
               "dev_questions": len(world.dev), "before": measure.before, "cpu": cpu()}
 
-    g_accuracy = measure.objective.exact_gradient(world.solver, world.cfg)
+    others = other_dev_gradients(world, measure, args.often)
+    if "exact" in others:
+        gradients = {"g_dev": g_dev} | others
+        found["with_exact"] = {name: float(cosine(g, others["exact"]))
+                               for name, g in gradients.items() if name != "exact"}
 
     for q in reality.bar(range(len(asked)), "questions"):
         one, key = asked[q], key_of(asked, q)
@@ -218,9 +223,22 @@ def run(args, found):
             continue
         found["questions"][key] = {
             "source": one.source, "right": one.right, "question": fingerprint(one.question),
-            "predicted": predictions(world, sample, q, g_dev, g_accuracy),
+            "predicted": predictions(world, sample, q, g_dev, others),
             "real": steps(measure, q, args.steps)}
         write_json(args.json, reality.rounded(found))
+
+
+def other_dev_gradients(world, measure, often):
+    """-> {"exact", "often"}: gradient of minus the exact dev accuracy, unless it cannot be counted;
+    g_dev of so many answers to each dev question, unless 0.
+    """
+    found = {"exact": measure.objective.exact_gradient(world.solver, world.cfg)}
+    if often:
+        seed_words = (world.cfg.seed, world.iteration + 1, "solver", "often")
+        with Verifier() as verifier:
+            answers, A = reality.answered(world, world.dev, often, seed_words, verifier)
+        found["often"] = dev_gradient(world.solver, answers, A, world.cfg)
+    return {name: g for name, g in found.items() if g is not None}
 
 
 def key_of(asked, q):
@@ -279,6 +297,8 @@ def tables(found):
             f"{found['dev_questions']} dev questions; {found['cpu']}, commit "
             f"{found['commit']}."
             + (f" Expected dev accuracy before: {accuracy:.3f}." if accuracy else "")]
+    for name, alike in found.get("with_exact", {}).items():
+        text[0] += f" Cosine of {name} and the gradient of the exact dev accuracy: {alike:.2f}."
     for step, changes in taken.items():
         for goal in reality.goals(changes):
             text += ["", f"Step {step}, {GAINS[goal]}:", ""]
@@ -355,10 +375,14 @@ def read_flags(argv):
     parser.add_argument("--each", type=int, default=22, help="questions of each source")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--dev", type=int, help="only the first so many dev questions")
+    parser.add_argument("--often", type=int, default=0, help="answers to each dev question, for a "
+                        "second g_dev; 0: none")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", metavar="FILE", required=True, help="the results; it resumes")
     parser.add_argument("--summary", action="store_true", help="no steps, only the tables")
-    parser.add_argument("--page", metavar="FILE", help="a page to fill in, at <!-- results -->")
+    parser.add_argument("--page", metavar="FILE", help="a page to fill in, at <!-- PLACE -->")
+    parser.add_argument("--place", default="results", help="where: from <!-- PLACE --> to "
+                        "<!-- end of PLACE -->")
     args = parser.parse_args(argv)
 
     files = {}
@@ -373,6 +397,8 @@ def read_flags(argv):
         raise InputError("expected the folder of a run, or --summary")
     if args.each < 1:
         raise InputError(f"--each {args.each}: expected at least 1")
+    if args.often < 0 or args.often == 1:
+        raise InputError(f"--often {args.often}: expected at least 2 answers to compare, or 0")
     if args.page:
         file_to_write("--page", args.page, files.values())
     return args
@@ -382,7 +408,7 @@ def plan(args):
     """What must be equal where a file is gone on with."""
     sources = {name: Path(file).name for name, file in args.files.items()}
     return {"run": reality.run_name(args.run), "each": args.each, "steps": args.steps,
-            "dev": args.dev, "sources": sources}
+            "dev": args.dev, "often": args.often, "sources": sources}
 
 
 def main(argv=None):
@@ -399,9 +425,9 @@ def main(argv=None):
         raise InputError(f"{args.json}: holds no question yet")
     text = tables(found)
     print(text)
-    if args.page and not fill_page(args.page, "results", text):
+    if args.page and not fill_page(args.page, args.place, text):
         raise InputError(f"{args.page}: has no place for the results, expected "
-                         "<!-- results --> and <!-- end of results -->")
+                         f"<!-- {args.place} --> and <!-- end of {args.place} -->")
 
 
 if __name__ == "__main__":

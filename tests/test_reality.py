@@ -381,8 +381,8 @@ def test_predictions_of_a_source_are_the_scores_and_a_wrong_key_is_wrong(run, to
         scores = reality.scores(
             world.solver, sample.answers, sample.A_sol, g_dev, world.cfg, name)
         for q in range(4):
-            predicted = sources.predictions(world, sample, q, g_dev, g_dev)
-            assert predicted["exact"] == predicted[reality.METHOD]
+            predicted = sources.predictions(world, sample, q, g_dev, {"other": g_dev})
+            assert predicted["other"] == predicted[reality.METHOD]
             assert predicted[name] == pytest.approx(float(scores[q]), rel=1e-3, abs=1e-6)
             assert predicted["solved"] == float(asked[q].r.mean())
 
@@ -392,7 +392,7 @@ def test_a_study_of_sources_goes_on_where_it_was_stopped(run, tmp_path, capsys, 
     page.write_text("before\n<!-- results -->\n<!-- end of results -->\nafter\n")
     file = tmp_path / "found.json"
     words = [str(run), "--from", f"toy={from_flags({}).dev}", "--each", "2", "--dev", "4",
-             "--steps", "gamma", "--json", str(file), "--page", str(page)]
+             "--steps", "gamma", "--often", "16", "--json", str(file), "--page", str(page)]
     # stopped before the second question
     steps = sources.steps
     taken = []
@@ -418,6 +418,11 @@ def test_a_study_of_sources_goes_on_where_it_was_stopped(run, tmp_path, capsys, 
     written = page.read_text()
     assert written.startswith("before") and written.endswith("after\n")
     assert "| preconditioned_cosine |" in written and "Step gamma" in written
+    assert "| exact |" in written and "| often |" in written
+
+    # another answer to the same question: neither the same gradient nor an unrelated one
+    alike = json.loads(file.read_text())["with_exact"]
+    assert set(alike) == {"g_dev", "often"} and 0 < alike["g_dev"] != alike["often"] < 1
 
     with pytest.raises(InputError, match="holds another study"):
         sources.main([*words, "--each", "3"])
