@@ -51,6 +51,14 @@ def can_attend(model):
     return model._can_set_attn_implementation()
 
 
+def heads_of(config):
+    """A model's config -> H, K, D, as above."""
+    c = config.get_text_config()
+    H = c.num_attention_heads
+    K = getattr(c, "num_key_value_heads", None) or H
+    return H, K, getattr(c, "head_dim", None) or c.hidden_size // H
+
+
 def extras(more):
     """What a layer wants beside a mask -> names."""
     return [name for name in EXTRAS if more.get(name) is not None]

@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import pad
 from transformers.cache_utils import Cache, DynamicLayer
 
-from engine.attention import attending, folded
+from engine.attention import attending, folded, heads_of
 from engine.masks import masks_for
 
 
@@ -32,10 +32,8 @@ def sent(numbers, device):
 
 def token_bytes(config, size):
     """A model's config, bytes of a number -> bytes of one token's keys and values, all layers."""
-    c = config.get_text_config()
-    head = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-    heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
-    return 2 * c.num_hidden_layers * heads * head * size
+    _, K, D = heads_of(config)
+    return 2 * config.get_text_config().num_hidden_layers * K * D * size
 
 
 def rows_that_fit(cfg, token_bytes, held=HELD):

@@ -12,18 +12,25 @@ def masks_for(model, allowed, q_pos, k_pos):
     q_pos (B, q), k_pos (B, k): positions. A window counts positions, not columns: in a tree the
     second answer stands behind the first.
     """
+    def near(window):
+        distance = q_pos[:, None, :, None] - k_pos[:, None, None, :]
+        return allowed & (distance < window)
+    return by_kind(model, allowed, near)
+
+
+def by_kind(model, full, near):
+    """-> what `attention_mask` takes: `full` if no layer slides, near(window) if all may, or one
+    per kind of layer.
+    """
     config = model.config.get_text_config()
-    kinds = getattr(config, "layer_types", None)
-    slides = not kinds or "sliding_attention" in kinds
-    if not getattr(config, "sliding_window", None) or not slides:
-        return allowed
-    distance = q_pos[:, None, :, None] - k_pos[:, None, None, :]
-    near = allowed & (distance < config.sliding_window)
-    return {"full_attention": allowed, "sliding_attention": near} if kinds else near
+    kinds, window = getattr(config, "layer_types", None), getattr(config, "sliding_window", None)
+    if not window or (kinds and "sliding_attention" not in kinds):
+        return full
+    return {"full_attention": full, "sliding_attention": near(window)} if kinds else near(window)
 
 
 def windows_of(model):
-    """-> for each layer how many positions it sees, itself included, or None: all. As masks_for."""
+    """-> for each layer how many positions it sees, itself included, or None: all. As by_kind."""
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None) or None
     kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * config.num_hidden_layers

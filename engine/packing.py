@@ -21,6 +21,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from engine import ranks
+from engine.attention import heads_of
 
 
 @dataclass
@@ -134,8 +135,8 @@ def tree_sizes(lengths, per_tree):
 
 def attention_width(config):
     """Layers x heads x head size of a model's config."""
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return config.num_hidden_layers * config.num_attention_heads * head_dim
+    H, _, D = heads_of(config)
+    return config.num_hidden_layers * H * D
 
 
 def answers_per_tree(policy, prompt, lengths, common, limit, parts=1):

@@ -33,6 +33,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from data import InputError
 from engine import model_folder, ranks
+from engine.attention import heads_of
 from engine.cache import ROWS, rows_that_fit
 from engine.device import is_out_of_memory
 from engine.models import device_of, layer_weights
@@ -81,15 +82,14 @@ def shape_of(config, name):
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     c = config.get_text_config()
-    head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-    kv_heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
+    heads, kv_heads, head_dim = heads_of(config)
     sizes = {name: p.numel() for name, p in model.named_parameters()}
     return Shape(
         name, model, P=sum(sizes.values()),
         P_l=sum(n for name, n in sizes.items() if ".layers.0." in name),
         layer_weights=layer_weights(model), layers=c.num_hidden_layers,
         H=c.hidden_size, I=getattr(c, "intermediate_size", None) or 4 * c.hidden_size,
-        A=c.num_attention_heads * head_dim, K=kv_heads * head_dim, V=c.vocab_size,
+        A=heads * head_dim, K=kv_heads * head_dim, V=c.vocab_size,
         tied=bool(c.tie_word_embeddings),
         qk_norm=any("q_norm" in name for name in sizes))
 
@@ -174,7 +174,7 @@ def on_disk(both, cfg):
 
 # ---------------------------------------------------------------- is there so much
 
-def free_memory():
+def free_ram():
     """Bytes that programs can still have, or None where the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -217,7 +217,7 @@ def takes(cfg, P=None):
         return None
     P, _, shape, P_gen = sizes
     memory, disk = needs(*sizes)
-    left, free = on_disk(P + (P_gen or P), cfg)[1], free_memory()
+    left, free = on_disk(P + (P_gen or P), cfg)[1], free_ram()
     short = f" ({gb(free)} are free)" if free is not None and memory > free else ""
     return (f"takes up to {gb(memory)} of memory{short} on one process, and on disk up to "
             f"{gb(disk)}, of which {gb(left)} stay")
@@ -235,7 +235,7 @@ def sizes_of(cfg, P=None):
 
 
 def refuse_memory(P, cfg, shape, P_gen):
-    memory, free = needs(P, cfg, shape, P_gen)[0], free_memory()
+    memory, free = needs(P, cfg, shape, P_gen)[0], free_ram()
     if free is None or CERTAIN * memory <= free:
         return
     advice = "give a smaller --model"
@@ -251,7 +251,7 @@ def refuse_memory(P, cfg, shape, P_gen):
 def gpu_memory(device):
     """-> bytes of this GPU, bytes free in its machine's memory or None, ranks on this machine."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return torch.cuda.mem_get_info(device)[1], free_memory(), local
+    return torch.cuda.mem_get_info(device)[1], free_ram(), local
 
 
 def refuse_gpu(P, cfg, shape, P_gen, R, total, free, local):

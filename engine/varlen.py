@@ -26,6 +26,9 @@ from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from engine.attention import heads_of
+from engine.masks import by_kind
+
 # What FlashAttention is built for: Ampere and later, heads of at most 256 in steps of 8.
 OLDEST_GPU, LARGEST_HEAD, STEP = (8, 0), 256, 8
 
@@ -41,8 +44,7 @@ def kernel_fits(model, device):
     """Has torch's flash attention, in 16 bits, a kernel for this model's heads on this device?"""
     if device.type != "cuda":
         return False
-    config = model.config.get_text_config()
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    _, _, size = heads_of(model.config)
     fits = size <= LARGEST_HEAD and size % STEP == 0
     return fits and torch.cuda.get_device_capability(device) >= OLDEST_GPU
 
@@ -74,15 +76,8 @@ def accept(model):
 def row_masks(model, lengths, device):
     """Lengths of R rows -> what `attention_mask` takes, for each kind of layer."""
     ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
-    config = model.config.get_text_config()
     full = ends.expand(1, max(lengths), 1, -1)
-
-    # which layers slide: as masks.masks_for has it
-    kinds, window = getattr(config, "layer_types", None), getattr(config, "sliding_window", None)
-    if not window or (kinds and "sliding_attention" not in kinds):
-        return full
-    near = ends.expand(1, max(lengths), window, -1)
-    return {"full_attention": full, "sliding_attention": near} if kinds else near
+    return by_kind(model, full, lambda window: ends.expand(1, max(lengths), window, -1))
 
 
 def row_attention(query, key, value, mask, scale):

@@ -17,8 +17,7 @@
     prediction   those of studies.reality, and what a score has to beat:
     exact        the method's, with the gradient of the exact dev accuracy in place of g_dev
     often        the method's, with a g_dev of --often answers to each dev question
-    norm         |g_q|
-    length       mean tokens of an answer
+    norm, length    |g_q|; mean tokens of an answer
     solved       share of right answers, by the key
     mixed        4 p (1 - p) of that share: learnability
 

@@ -103,7 +103,7 @@ def run(tmp_path):
 def test_a_run_that_fits_is_let_through(run, monkeypatch):
     room.refuse(run)
     # where the system does not say what is free
-    monkeypatch.setattr(room, "free_memory", lambda: None)
+    monkeypatch.setattr(room, "free_ram", lambda: None)
     room.refuse(run)
 
 
@@ -111,7 +111,7 @@ def test_too_little_memory_is_one_line_with_both_numbers_and_what_would_fit(run,
     cfg = replace(run, tokens_at_once=10 ** 6)
     shape = room.read_shape(cfg.model)
     need = room.needs(shape.P, cfg, shape)[0]
-    monkeypatch.setattr(room, "free_memory", lambda: 0.5 * need)
+    monkeypatch.setattr(room, "free_ram", lambda: 0.5 * need)
     with pytest.raises(InputError) as error:
         room.refuse(cfg)
     line = str(error.value)
@@ -122,13 +122,13 @@ def test_too_little_memory_is_one_line_with_both_numbers_and_what_would_fit(run,
 
 
 def test_where_no_setting_helps_the_advice_is_another_model(run, monkeypatch):
-    monkeypatch.setattr(room, "free_memory", lambda: 1e6)
+    monkeypatch.setattr(room, "free_ram", lambda: 1e6)
     with pytest.raises(InputError, match="1 MB are free; give a smaller --model"):
         room.refuse(run)
 
 
 def test_parameters_may_be_given(run, monkeypatch):
-    monkeypatch.setattr(room, "free_memory", lambda: 100e9)
+    monkeypatch.setattr(room, "free_ram", lambda: 100e9)
     with pytest.raises(InputError, match="give a smaller --model"):
         room.refuse(run, P=32 * 10 ** 9)
 
@@ -175,11 +175,11 @@ def test_what_a_run_takes_is_said_in_one_line(run):
     assert f"on disk up to {room.gb(72 * P)}, of which {room.gb(32 * P)} stay" in line
 
 
-def test_free_memory_is_what_the_system_says(monkeypatch):
+def test_free_ram_is_what_the_system_says(monkeypatch):
     monkeypatch.setattr(Path, "read_text", lambda path: "MemTotal: 9 kB\nMemAvailable:   7 kB\n")
-    assert room.free_memory() == 7 * 1024
+    assert room.free_ram() == 7 * 1024
     monkeypatch.setattr(Path, "read_text", lambda path: "MemTotal: 9 kB\n")
-    assert room.free_memory() is None
+    assert room.free_ram() is None
 
 
 # ---------------------------------------------------------------- on GPUs, of which none is here

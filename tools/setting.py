@@ -372,7 +372,7 @@ def here(threads=0):
     if threads:
         torch.set_num_threads(threads)
     # where the system does not say what is free, a laptop's
-    memory = (room.free_memory() or 16e9) - room.BASE
+    memory = (room.free_ram() or 16e9) - room.BASE
     return Machine(gpus=1, gpu_gb=memory / 1e9, tflops=matmul_rate() / 1e12, mfu=0.45,
                    hbm_gbs=copy_rate() / 1e9, hbm_share=0.55, layer_us=300, disk_gbs=0.5)
 
