@@ -385,12 +385,15 @@ def add_answers(trees, answers):
     return nodes
 
 
-def second_answers(world):
+def second_answers(world, what="fresh", m=None):
     """-> answers and advantages of the dev questions, independent of those that g_dev comes from.
+
+    The random numbers are those of `what`. m: answers to each, the run's own number unless given.
     """
-    seed_words = (world.cfg.seed, world.iteration + 1, "solver", "fresh")
+    seed_words = (world.cfg.seed, world.iteration + 1, "solver", what)
     with Verifier() as verifier:
-        return answered(world, world.dev, world.cfg.answers_per_question, seed_words, verifier)
+        return answered(
+            world, world.dev, m or world.cfg.answers_per_question, seed_words, verifier)
 
 
 def adamw(solver, **changes):
